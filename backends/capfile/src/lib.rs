@@ -1,0 +1,1 @@
+//! Reading and writing pcap and pcapng files, packet by packet

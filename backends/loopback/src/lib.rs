@@ -1,0 +1,1 @@
+//! An in-process cable: the reference implementation of anyport's contract

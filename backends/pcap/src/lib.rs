@@ -1,0 +1,1 @@
+//! The kernel path through libpcap, and capture files as ports

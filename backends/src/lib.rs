@@ -1,0 +1,1 @@
+//! The registry of anyport's built-in backends

@@ -1,0 +1,1 @@
+//! Benchmarks: instructions and time per packet

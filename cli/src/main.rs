@@ -1,0 +1,2 @@
+//! The `anyport` tool.
+fn main() {}

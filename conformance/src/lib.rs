@@ -1,0 +1,1 @@
+//! The conformance suite: cases per contract clause, rigs, reports

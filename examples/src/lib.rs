@@ -1,0 +1,1 @@
+//! Portable example programs: each runs on any backend.
