@@ -1,0 +1,212 @@
+//! The driver interface: all that a backend implements. It fits on one screen; the rest is comment.
+//!
+//! The common layer above it keeps the contract for every backend alike: states, locks, argument checks,
+//! maximum frame, padding, filtering where the device does not, copies from foreign pools, offloads in
+//! software, counters, waiting, capture. So a driver may rely on this:
+//!
+//! - a queue's driver is never called by two threads at once, nor after [`PortDriver::stop`];
+//! - `start` is called only on a stopped driver, with a configuration within its [`Capability`];
+//! - frames given to [`TxDriver::send`] are 14 to maximum bytes long, padded to 60 unless the device pads,
+//!   from a pool that is attached, in at most `max_segments` segments;
+//! - what [`RxDriver::recv`] returns is checked, filtered and counted by the caller.
+//!
+//! # Traps
+//! - `recv` and `send` never block, sleep or allocate.
+//! - [`RxDriver::arm`] needs no re-check for frames: the caller receives once more after arming, so that
+//!   a frame that came in between is not slept over (contract R10).
+//! - A frame's [`Packet`] may be dropped or given to a cache only when the device can no longer touch it
+//!   (contract L6).
+
+use std::os::fd::RawFd;
+
+use crate::burst::Burst;
+use crate::capability::{Capability, DeviceOffloads};
+use crate::config::{PortConfig, Table};
+use crate::counters::PortCounters;
+use crate::error::Result;
+use crate::mac::MacAddr;
+use crate::pool::{Pool, PoolCache};
+use crate::port::Link;
+use crate::queue::TxTimestamp;
+
+/// The version of this interface; [`Backend::interface_version`] returns the one that it was built against.
+pub const INTERFACE_VERSION: u32 = 1;
+
+/// A kind of device: what stands before the first colon of a spec.
+pub trait Backend: Send + Sync {
+    /// The name in specs: `loop`, `pcap`, `af_xdp`, ...
+    fn name(&self) -> &'static str;
+    /// The version of the driver interface that the backend was built against.
+    fn interface_version(&self) -> u32 {
+        INTERFACE_VERSION
+    }
+    /// The JSON schema of the backend's own keys, an object with `properties`; see [`crate::config::schema_of`].
+    fn options(&self) -> schemars::Schema;
+    /// What can be opened on this machine, and why not (for `anyport list`).
+    fn devices(&self) -> Vec<DeviceInfo>;
+    /// What an exclusive lock on the device is keyed by (contract L2), `None` for what may be opened often.
+    fn lock_key(&self, device: &str, options: &Table) -> Result<Option<String>>;
+    /// Opens the device, stopped, with nothing of it changed. The lock is held already.
+    fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>>;
+}
+
+/// One opened device. Dropping it leaves the device as it was found (contract L8).
+pub trait PortDriver: Send {
+    /// Limits and abilities; they do not change while the port is open.
+    fn capability(&self) -> Capability;
+    /// The device's address now.
+    fn mac(&self) -> MacAddr;
+    /// Makes the queues, `config.rx_queues` and `config.tx_queues` of them, ready to receive and send.
+    fn start(&mut self, setup: &Setup<'_>) -> Result<DriverQueues>;
+    /// Called after all queues were drained and dropped; takes the device out of traffic.
+    fn stop(&mut self) -> Result<()>;
+    /// Link state now.
+    fn link(&mut self) -> Result<Link>;
+    /// Sets the address (only with capability `set_mac`).
+    fn set_mac(&mut self, mac: MacAddr) -> Result<()>;
+    /// Switches promiscuous mode, for all frames sent after the return (only with `promiscuous`).
+    fn set_promiscuous(&mut self, on: bool) -> Result<()>;
+    /// Sets the maximum frame in bytes (only with `set_max_frame`, only while stopped).
+    fn set_max_frame(&mut self, bytes: usize) -> Result<()>;
+    /// What only the device counts, since open, monotonic, also across stop and start: per queue where it
+    /// knows, in `port` what belongs to no queue. What the common layer counts stays `None`.
+    fn counters(&mut self) -> PortCounters;
+}
+
+/// One receive queue.
+pub trait RxDriver: Send {
+    /// Appends at most `burst.room()` frames, taken from `pool` or handed over from a sender of the same
+    /// pool; metadata fresh (contract R9). With no frame in the pool, what arrives is dropped and counted.
+    fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()>;
+    /// From the return on, [`descriptor`](RxDriver::descriptor) becomes readable when a frame is there.
+    fn arm(&mut self) -> Result<()>;
+    /// Readable when a frame is there (once armed). `None`: the queue has to be polled.
+    fn descriptor(&self) -> Option<RawFd>;
+    /// Readable when link or device change; it is drained by [`link_up`](RxDriver::link_up).
+    fn event_descriptor(&self) -> Option<RawFd> {
+        None
+    }
+    /// Whether the link is up. `DeviceGone` if the device is. Called when the event descriptor is readable.
+    fn link_up(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+/// One transmit queue.
+pub trait TxDriver: Send {
+    /// Takes up to `count` packets from the front of `burst`, only as many as the device takes over now
+    /// (contract T2), and returns spent frames to `pools`. An error only if nothing was taken.
+    fn send(&mut self, burst: &mut Burst, count: usize, pools: &mut [PoolCache]) -> Result<()>;
+    /// Returns frames whose transmission has completed; what is still with the device (contract T6).
+    fn reclaim(&mut self, pools: &mut [PoolCache]) -> Result<Outstanding>;
+    /// Whether the link is up; called at most once per 50 ms (contract T8).
+    fn link_up(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+    /// The next transmit timestamp that a packet asked for, if the device takes any (contract O4).
+    fn take_timestamp(&mut self) -> Option<TxTimestamp> {
+        None
+    }
+}
+
+/// Frames that were accepted and are still with the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outstanding {
+    /// How many.
+    pub packets: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What [`PortDriver::start`] hands out, in queue order.
+pub struct DriverQueues {
+    /// Receive queues.
+    pub rx: Vec<Box<dyn RxDriver>>,
+    /// Transmit queues.
+    pub tx: Vec<Box<dyn TxDriver>>,
+}
+
+/// What a backend needs to open a device.
+#[non_exhaustive]
+pub struct OpenRequest<'a> {
+    /// The device, as it stands in the spec.
+    pub device: &'a str,
+    /// The backend's own keys; unknown ones were refused already. See [`crate::config::from_table`].
+    pub options: &'a Table,
+    /// The common keys: `shared`, `takeover`, `to_kernel` and the like matter at open.
+    pub config: &'a PortConfig,
+}
+
+impl<'a> OpenRequest<'a> {
+    /// For backends' own tests.
+    pub fn new(device: &'a str, options: &'a Table, config: &'a PortConfig) -> OpenRequest<'a> {
+        OpenRequest { device, options, config }
+    }
+}
+
+/// What a driver needs to start: the configuration, checked, with every default filled in.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Setup<'a> {
+    /// The attached pools, at least one; frames are received into the first.
+    pub pools: &'a [Pool],
+    /// Receive queues to make.
+    pub rx_queues: u16,
+    /// Transmit queues to make.
+    pub tx_queues: u16,
+    /// Frames in each receive ring.
+    pub rx_ring: u32,
+    /// Frames in each transmit ring.
+    pub tx_ring: u32,
+    /// The maximum frame in bytes.
+    pub max_frame: usize,
+    /// The most segments of a received packet.
+    pub max_segments: u16,
+    /// The Toeplitz key.
+    pub rss_key: [u8; 40],
+    /// The offloads that the device is to do; each within its [`Capability::offloads`].
+    pub offloads: DeviceOffloads,
+}
+
+impl<'a> Setup<'a> {
+    /// One queue each way with default rings, for backends' own tests.
+    pub fn new(capability: &Capability, pools: &'a [Pool]) -> Setup<'a> {
+        Setup {
+            pools,
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_ring: capability.rx_ring.default,
+            tx_ring: capability.tx_ring.default,
+            max_frame: capability.default_max_frame,
+            max_segments: 1,
+            rss_key: crate::config::DEFAULT_RSS_KEY,
+            offloads: DeviceOffloads::default(),
+        }
+    }
+}
+
+/// One device that a backend could open, for `anyport list`.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The spec that opens it.
+    pub spec: String,
+    /// What it is, in a few words.
+    pub description: String,
+    /// Why it cannot be opened now, with the command that mends it; `None` if it can.
+    pub obstacle: Option<String>,
+}
+
+impl DeviceInfo {
+    /// A device that can be opened.
+    pub fn new(spec: impl Into<String>, description: impl Into<String>) -> DeviceInfo {
+        DeviceInfo { spec: spec.into(), description: description.into(), obstacle: None }
+    }
+
+    /// The same, but something stands in the way.
+    #[must_use]
+    pub fn with_obstacle(mut self, obstacle: Option<String>) -> DeviceInfo {
+        self.obstacle = obstacle;
+        self
+    }
+}

@@ -1,0 +1,511 @@
+//! Ports: one opened device, its states, and what its handles share.
+//!
+//! ```text
+//!            open                 start ──► queues
+//!   spec ───────────► stopped ◄───────────► started ──► close / drop: the device as it was found
+//!                     configure, attach     stop
+//! ```
+//!
+//! The [`Port`] owns the state; [`Control`] and [`Stats`] are handles for other threads (contract Q2); queues are
+//! handed out by `start` and answer `Closed` after `stop` (contract L4, L6).
+//!
+//! Trap: locks are taken in the order state, driver, cells; a queue's gate comes last.
+
+mod control;
+mod lock;
+mod plan;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use control::{Control, Link, Stats};
+pub(crate) use lock::DeviceLock;
+
+use crate::capability::Capability;
+use crate::capture::{CaptureFile, Captures};
+use crate::config::{PortConfig, Spec};
+use crate::driver::PortDriver;
+use crate::error::{Error, Result};
+use crate::mac::MacFilter;
+use crate::packet::Packet;
+use crate::pool::{Pool, PoolCache};
+use crate::queue::{RxCell, RxCore, RxCounts, RxQueue, TxCell, TxCore, TxCounts, TxQueue};
+
+/// How long `stop` waits for calls in progress, and for the device to send what was accepted (contract L6).
+const STOP_BOUND: Duration = Duration::from_secs(1);
+
+/// One opened device.
+///
+/// Dropping it stops it and leaves the device as it was found; [`close`](Port::close) does the same and reports
+/// what went wrong.
+pub struct Port {
+    shared: Arc<PortShared>,
+    pools: Vec<Pool>,
+    capture: Option<CaptureFile>,
+}
+
+/// The queues of a started port, in order.
+#[derive(Debug)]
+pub struct Queues {
+    /// Receive queues.
+    pub rx: Vec<RxQueue>,
+    /// Transmit queues.
+    pub tx: Vec<TxQueue>,
+}
+
+impl Queues {
+    /// The first receive and the first transmit queue; the others are dropped.
+    ///
+    /// A port always has at least one of each.
+    pub fn into_pair(mut self) -> (RxQueue, TxQueue) {
+        (self.rx.swap_remove(0), self.tx.swap_remove(0))
+    }
+}
+
+/// Where the port is in its life (contract L4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Stopped,
+    Started,
+    Closed,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Stopped => "stopped",
+            State::Started => "started",
+            State::Closed => "closed",
+        }
+    }
+}
+
+/// What the port and its handles share.
+pub(crate) struct PortShared {
+    title: String,
+    spec: Spec,
+    capability: Capability,
+    filter: MacFilter,
+    state: Mutex<State>,
+    /// `None` once closed.
+    driver: Mutex<Option<Box<dyn PortDriver>>>,
+    config: Mutex<PortConfig>,
+    cells: Mutex<Cells>,
+    /// Why the device is gone, once it is.
+    gone: Mutex<Option<String>>,
+    captures: Captures,
+    tapped: AtomicBool,
+    /// Given back last.
+    _lock: Option<DeviceLock>,
+}
+
+/// The queues of a started port, and the counters of all that there ever were.
+#[derive(Default)]
+struct Cells {
+    rx: Vec<Arc<RxCell>>,
+    tx: Vec<Arc<TxCell>>,
+    rx_counts: Vec<Arc<RxCounts>>,
+    tx_counts: Vec<Arc<TxCounts>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PortShared {
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
+    pub fn filter(&self) -> &MacFilter {
+        &self.filter
+    }
+
+    pub fn defers_tx(&self) -> bool {
+        self.capability.deferred_tx
+    }
+
+    /// Notes the loss of the device, so that all queues say the same, and wakes their owners (contract T9).
+    #[cold]
+    pub fn remember(&self, error: Error) -> Error {
+        if let Error::DeviceGone { reason, .. } = &error {
+            lock(&self.gone).get_or_insert_with(|| reason.clone());
+            for cell in &lock(&self.cells).rx {
+                cell.signal.signal();
+            }
+        }
+        error
+    }
+
+    /// The error of a device that is gone.
+    #[cold]
+    pub fn gone(&self) -> Error {
+        let reason = lock(&self.gone).clone().unwrap_or_else(|| "it went away".into());
+        Error::DeviceGone { device: self.title.clone(), reason }
+    }
+
+    /// Runs a call on the driver.
+    fn with_driver<T>(&self, call: impl FnOnce(&mut dyn PortDriver) -> Result<T>) -> Result<T> {
+        let mut driver = lock(&self.driver);
+        let result = call(driver.as_deref_mut().ok_or(Error::Closed)?);
+        drop(driver);
+        result.map_err(|error| self.remember(error))
+    }
+
+    #[inline]
+    pub fn is_tapped(&self) -> bool {
+        self.tapped.load(Ordering::Relaxed)
+    }
+
+    fn wrong_state(&self, operation: &'static str, state: State, hint: &'static str) -> Error {
+        Error::State { device: self.title.clone(), operation, state: state.name(), hint }
+    }
+}
+
+/// What captures see of the fast path.
+mod tap {
+    use super::*;
+    use crate::capture::{Direction, Record};
+
+    impl PortShared {
+        #[cold]
+        pub fn tap_packets(&self, direction: Direction, packets: &[Packet]) {
+            self.captures.write(packets.iter().map(|packet| Record::of(direction, packet)));
+        }
+
+        /// What a capture will see of a packet if it is accepted; by then the packet is gone.
+        #[cold]
+        pub fn tap_record(&self, direction: Direction, packet: &Packet) -> Record {
+            Record::of(direction, packet)
+        }
+
+        #[cold]
+        pub fn tap_commit(&self, record: Record) {
+            self.captures.write([record]);
+        }
+    }
+}
+
+impl Port {
+    /// Wraps an opened driver: checks the configuration against the capabilities and applies it, or leaves nothing
+    /// open.
+    pub(crate) fn new(
+        spec: Spec,
+        config: PortConfig,
+        driver: Box<dyn PortDriver>,
+        lock: Option<DeviceLock>,
+    ) -> Result<Port> {
+        let capability = driver.capability();
+        plan::check_capability(&spec.title(), &capability)?;
+        let shared = PortShared {
+            title: spec.title(),
+            spec,
+            filter: MacFilter::new(driver.mac()),
+            state: Mutex::new(State::Stopped),
+            driver: Mutex::new(Some(driver)),
+            config: Mutex::new(PortConfig::default()),
+            cells: Mutex::default(),
+            gone: Mutex::default(),
+            captures: Captures::default(),
+            tapped: AtomicBool::new(false),
+            capability,
+            _lock: lock,
+        };
+        let mut port = Port { shared: Arc::new(shared), pools: Vec::new(), capture: None };
+        port.configure(config)?;
+        Ok(port)
+    }
+
+    /// How the port is called in messages: `backend:device`.
+    pub fn title(&self) -> &str {
+        &self.shared.title
+    }
+
+    /// The spec that the port was opened by.
+    pub fn spec(&self) -> &Spec {
+        &self.shared.spec
+    }
+
+    /// Limits and abilities (contract L3).
+    pub fn capability(&self) -> &Capability {
+        &self.shared.capability
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> PortConfig {
+        lock(&self.shared.config).clone()
+    }
+
+    /// Replaces the configuration of a stopped port, whole or not at all (contract L3).
+    ///
+    /// `shared`, `takeover` and `to_kernel` matter at open only; changing them here is refused.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with field, value and limit; [`Error::State`] while started (contract L4).
+    pub fn configure(&mut self, config: PortConfig) -> Result<()> {
+        let shared = &self.shared;
+        let state = *lock(&shared.state);
+        if state != State::Stopped {
+            return Err(shared.wrong_state("configure", state, "stop it first"));
+        }
+        plan::check(&shared.title, &shared.capability, &config)?;
+        let old = self.capture.as_ref().map(CaptureFile::path);
+        let capture = match config.capture.as_deref() {
+            wanted if wanted == old => None,
+            None => Some(None),
+            Some(path) => Some(Some(CaptureFile::create(path, &shared.title)?)),
+        };
+        // The device's own settings last: they are the only ones that can fail half way, and are put back then.
+        let (mac, filter) = (config.mac, &shared.filter);
+        shared.with_driver(|driver| {
+            let before = driver.mac();
+            if let Some(mac) = mac {
+                mac.check_own()?;
+                driver.set_mac(mac)?;
+            }
+            let rest = |driver: &mut dyn PortDriver| {
+                if let Some(bytes) = config.max_frame {
+                    driver.set_max_frame(bytes)?;
+                }
+                match shared.capability.filters && shared.capability.promiscuous {
+                    true => driver.set_promiscuous(config.promiscuous),
+                    false => Ok(()),
+                }
+            };
+            rest(driver).inspect_err(|_| {
+                if mac.is_some() {
+                    let _ = driver.set_mac(before);
+                }
+            })?;
+            filter.set_own(driver.mac());
+            filter.set_promiscuous(config.promiscuous);
+            Ok(())
+        })?;
+        *lock(&shared.config) = config;
+        match capture {
+            Some(capture) => self.set_capture(capture),
+            None => Ok(()),
+        }
+    }
+
+    /// Replaces the capture to a file; the old one's error, if it had one.
+    fn set_capture(&mut self, capture: Option<CaptureFile>) -> Result<()> {
+        let captures = &self.shared.captures;
+        let old = std::mem::replace(&mut self.capture, capture);
+        if let Some(new) = &self.capture {
+            captures.add(new.tap());
+        }
+        if let Some(old) = &old {
+            captures.remove(&old.tap());
+        }
+        self.shared.tapped.store(!captures.is_empty(), Ordering::Release);
+        old.map_or(Ok(()), CaptureFile::finish)
+    }
+
+    /// Attaches a pool: frames are received into the first one, and packets of all of them are sent without a copy
+    /// where the backend can (contract T7). Attaching one twice changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] beyond `max_pools`, [`Error::State`] while started.
+    pub fn attach(&mut self, pool: &Pool) -> Result<()> {
+        let shared = &self.shared;
+        let state = *lock(&shared.state);
+        if state != State::Stopped {
+            return Err(shared.wrong_state("attach a pool", state, "stop it first"));
+        }
+        if self.pools.contains(pool) {
+            return Ok(());
+        }
+        let max = shared.capability.max_pools;
+        if self.pools.len() >= max {
+            return Err(Error::Unsupported {
+                device: shared.title.clone(),
+                field: "pools".into(),
+                asked: (self.pools.len() + 1).to_string(),
+                limit: format!("it takes {max}"),
+            });
+        }
+        self.pools.push(pool.clone());
+        Ok(())
+    }
+
+    /// The attached pools.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// Starts the port and hands out its queues (contract L4).
+    ///
+    /// # Errors
+    /// [`Error::State`] if it is started already or no pool is attached; [`Error::Unsupported`] if a maximum frame does
+    /// not fit the pool's frames; whatever the device says.
+    pub fn start(&mut self) -> Result<Queues> {
+        let shared = &self.shared;
+        let mut state = lock(&shared.state);
+        if *state != State::Stopped {
+            return Err(shared.wrong_state("start", *state, "stop it first"));
+        }
+        let hint = "attach a pool first";
+        let pool = self.pools.first().ok_or_else(|| shared.wrong_state("start", *state, hint))?;
+        let config = lock(&shared.config).clone();
+        let plan = plan::Plan::new(&shared.title, &shared.capability, &config, &self.pools)?;
+        let (queues, link_up) = shared.with_driver(|driver| {
+            let queues = driver.start(&plan.setup)?;
+            Ok((queues, driver.link()?.up))
+        })?;
+        let wanted = (plan.setup.rx_queues as usize, plan.setup.tx_queues as usize);
+        if (queues.rx.len(), queues.tx.len()) != wanted {
+            let made = (queues.rx.len(), queues.tx.len());
+            drop(queues);
+            let _ = shared.with_driver(|driver| driver.stop());
+            let reason = format!("the backend made {made:?} queues instead of {wanted:?}");
+            return Err(Error::Backend { device: shared.title.clone(), reason });
+        }
+        let count = wanted.0 + wanted.1;
+        let mut cells = lock(&shared.cells);
+        let tx: Vec<Arc<TxCell>> = queues
+            .tx
+            .into_iter()
+            .enumerate()
+            .map(|(index, driver)| {
+                let caches = self.pools.iter().map(|pool| PoolCache::for_queue(pool, count));
+                let counts = nth(&mut cells.tx_counts, index);
+                let core = TxCore::new(driver, caches.collect(), plan.tx(), counts, link_up);
+                TxCell::new(shared.clone(), core)
+            })
+            .collect();
+        let rx: Result<Vec<Arc<RxCell>>> = queues
+            .rx
+            .into_iter()
+            .enumerate()
+            .map(|(index, driver)| {
+                let cache = PoolCache::for_queue(pool, count);
+                let counts = nth(&mut cells.rx_counts, index);
+                let core = RxCore::new(driver, cache, plan.rx(index as u16, &tx), counts, link_up);
+                RxCell::new(shared.clone(), core)
+            })
+            .collect();
+        let rx = match rx {
+            Ok(rx) => rx,
+            Err(error) => {
+                drop((tx, cells));
+                let _ = shared.with_driver(|driver| driver.stop());
+                return Err(error);
+            }
+        };
+        let handles = Queues {
+            rx: rx.iter().cloned().map(RxQueue::new).collect(),
+            tx: tx.iter().cloned().map(TxQueue::new).collect(),
+        };
+        (cells.rx, cells.tx) = (rx, tx);
+        *state = State::Started;
+        Ok(handles)
+    }
+
+    /// Stops the port (contract L6): waits for calls in progress and wakes the waiting, lets the device send what was
+    /// accepted (both for at most 1 s), discards what was received and not delivered. A stopped port stays stopped.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if a call in progress did not end; the port is still started then, and stop can be
+    /// called again. Whatever the device says; the port is stopped then.
+    pub fn stop(&mut self) -> Result<()> {
+        let shared = &self.shared;
+        let mut state = lock(&shared.state);
+        if *state != State::Started {
+            return Ok(());
+        }
+        let (rx, tx) = {
+            let cells = lock(&shared.cells);
+            (cells.rx.clone(), cells.tx.clone())
+        };
+        let gates = || rx.iter().map(|c| &c.gate).chain(tx.iter().map(|c| &c.gate));
+        gates().for_each(|gate| gate.start_closing());
+        rx.iter().for_each(|cell| cell.signal.signal());
+        let deadline = Instant::now() + STOP_BOUND;
+        if !gates().all(|gate| gate.close(deadline)) {
+            let what = "the end of a call in progress on a queue";
+            let device = shared.title.clone();
+            return Err(Error::Timeout { device, what, timeout: STOP_BOUND });
+        }
+        let deadline = Instant::now() + STOP_BOUND;
+        for cell in &tx {
+            // SAFETY: the gate was closed above, under the state's lock, which nobody else has.
+            if let Some(core) = unsafe { cell.take_core() } {
+                core.drain(deadline);
+            }
+        }
+        for cell in &rx {
+            // SAFETY: as above.
+            drop(unsafe { cell.take_core() });
+        }
+        {
+            let mut cells = lock(&shared.cells);
+            cells.rx.clear();
+            cells.tx.clear();
+        }
+        *state = State::Stopped;
+        drop(state);
+        match shared.with_driver(|driver| driver.stop()) {
+            // A device that is gone has nothing to stop (T9: close still works).
+            Err(error) if error.is_gone() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Stops the port and gives the device back (contract L8).
+    ///
+    /// # Errors
+    /// What stop or the port's capture file reports; the device is given back all the same.
+    pub fn close(mut self) -> Result<()> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> Result<()> {
+        let stopped = self.stop();
+        let captured = self.set_capture(None);
+        *lock(&self.shared.state) = State::Closed;
+        drop(lock(&self.shared.driver).take());
+        stopped.and(captured)
+    }
+
+    /// A handle for link, address and modes, for any thread.
+    pub fn control(&self) -> Control {
+        Control::new(self.shared.clone())
+    }
+
+    /// A handle for the counters, for any thread.
+    pub fn stats(&self) -> Stats {
+        Stats::new(self.shared.clone())
+    }
+}
+
+/// The counters of queue `index`, made when it is first started.
+fn nth<T: Default>(counts: &mut Vec<Arc<T>>, index: usize) -> Arc<T> {
+    if counts.len() <= index {
+        counts.resize_with(index + 1, Arc::default);
+    }
+    counts[index].clone()
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut() {
+            tracing::warn!("closing {}: {error}", self.shared.title);
+        }
+    }
+}
+
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = *lock(&self.shared.state);
+        f.debug_struct("Port")
+            .field("spec", &self.spec().to_string())
+            .field("state", &state)
+            .finish()
+    }
+}

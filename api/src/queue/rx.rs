@@ -1,0 +1,491 @@
+//! The receive side: what happens to a burst between the driver and the application.
+//!
+//! In order: maximum frame and runts (R4, M2), address filter where the device has none (R6), unfinished
+//! checksums (R3), offloads in software (O), counting (S1), capture. On a port with none of these configured
+//! it is one pass over the lengths.
+
+use std::cell::UnsafeCell;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::gate::Gate;
+use super::{Mode, RxCounts, TxCell, software};
+use crate::burst::Burst;
+use crate::capture::Direction;
+use crate::driver::RxDriver;
+use crate::error::{Error, Result};
+use crate::mac::MacFilterSnapshot;
+use crate::offload;
+use crate::packet::{Clock, Packet, Timestamp, TimestampSource};
+use crate::pool::PoolCache;
+use crate::port::PortShared;
+use crate::time::coarse_ms;
+use crate::wait::{Armed, Epoll, EventFd, Polled, Wake, Waker};
+
+/// How often an idle queue looks whether its device is still there (contract T9: within 1 s).
+const IDLE_CHECK_MS: u64 = 100;
+
+/// The receive side of one queue pair; owned by one thread at a time.
+///
+/// Using it from two threads at once does not compile (contract Q2):
+///
+/// ```compile_fail
+/// fn both(rx: &mut anyport::RxQueue) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| rx.recv(&mut anyport::Burst::new()));
+///         scope.spawn(|| rx.recv(&mut anyport::Burst::new()));
+///     });
+/// }
+/// ```
+pub struct RxQueue {
+    cell: Arc<RxCell>,
+}
+
+/// What a queue handle and its port share.
+pub(crate) struct RxCell {
+    pub gate: Gate,
+    /// Touched by the gate's holder only.
+    core: UnsafeCell<Option<RxCore>>,
+    pub signal: Arc<EventFd>,
+    pub called: Arc<AtomicBool>,
+    epoll: Epoll,
+    pub port: Arc<PortShared>,
+}
+
+// SAFETY: `core` is touched by the gate's holder only, and everything in it is `Send`.
+unsafe impl Send for RxCell {}
+// SAFETY: as above; the rest is atomics and descriptors.
+unsafe impl Sync for RxCell {}
+
+/// What is done to every frame of a queue, resolved at start.
+pub(crate) struct RxPlan {
+    pub queue: u16,
+    pub max_frame: usize,
+    pub max_segments: u16,
+    /// Filtering by address falls to the common layer.
+    pub filter: bool,
+    pub finish_checksums: bool,
+    pub rx_checksum: Mode,
+    pub vlan_strip: Mode,
+    pub rx_timestamp: Mode,
+    pub rss_hash: Mode,
+    /// The hash's tables, if it is done in software.
+    pub toeplitz: Option<Arc<offload::toeplitz::Toeplitz>>,
+    /// The port's transmit queues.
+    pub tx: Vec<Arc<TxCell>>,
+    /// Completed transmissions are looked for on every `recv`, too (contract T6).
+    pub reclaim_tx: bool,
+}
+
+impl RxPlan {
+    /// Whether frames need no more than a look at their length.
+    fn simple(&self) -> bool {
+        !self.filter && !self.finish_checksums && !self.software_offloads()
+    }
+
+    fn software_offloads(&self) -> bool {
+        [self.rx_checksum, self.vlan_strip, self.rx_timestamp, self.rss_hash]
+            .contains(&Mode::Software)
+    }
+}
+
+/// What the gate guards.
+pub(crate) struct RxCore {
+    driver: Box<dyn RxDriver>,
+    cache: PoolCache,
+    /// Received while waiting, delivered by the next `recv`.
+    stash: Burst,
+    plan: RxPlan,
+    simple: bool,
+    counts: Arc<RxCounts>,
+    link_up: bool,
+    ended: bool,
+    gone: bool,
+    next_check_ms: u64,
+}
+
+impl RxCell {
+    pub fn new(port: Arc<PortShared>, core: RxCore) -> Result<Arc<RxCell>> {
+        let system = |source| Error::os(port.title(), "making a queue's descriptors", source);
+        let signal = Arc::new(EventFd::new().map_err(system)?);
+        let epoll = Epoll::new().map_err(system)?;
+        epoll.add(std::os::fd::AsRawFd::as_raw_fd(&*signal)).map_err(system)?;
+        if let Some(fd) = core.driver.descriptor() {
+            epoll.add(fd).map_err(system)?;
+        }
+        if let Some(fd) = core.driver.event_descriptor() {
+            epoll.add(fd).map_err(system)?;
+        }
+        Ok(Arc::new(RxCell {
+            gate: Gate::default(),
+            core: UnsafeCell::new(Some(core)),
+            signal,
+            called: Arc::default(),
+            epoll,
+            port,
+        }))
+    }
+
+    /// Runs a call inside the gate.
+    #[inline]
+    fn with<T>(&self, call: impl FnOnce(&mut RxCore) -> Result<T>) -> Result<T> {
+        self.gate.enter()?;
+        let guard = Leave(&self.gate);
+        // SAFETY: this thread holds the gate until `guard` is dropped.
+        let core = unsafe { &mut *self.core.get() };
+        let result = core.as_mut().ok_or(Error::Closed).and_then(call);
+        drop(guard);
+        result
+    }
+
+    /// Takes the core out of a cell whose gate was closed by the caller.
+    ///
+    /// # Safety
+    /// `gate.close` returned true on this thread's behalf, and nobody else does the same.
+    pub unsafe fn take_core(&self) -> Option<RxCore> {
+        // SAFETY: the gate is closed for good, so nobody enters any more.
+        let core = unsafe { (*self.core.get()).take() };
+        if let Some(core) = &core {
+            // The driver's descriptors go with it: epoll must not watch numbers that are used again.
+            let fds = [core.driver.descriptor(), core.driver.event_descriptor()];
+            fds.into_iter().flatten().for_each(|fd| self.epoll.remove(fd));
+        }
+        core
+    }
+}
+
+/// Leaves the gate on every way out, a panic included.
+pub(crate) struct Leave<'a>(pub &'a Gate);
+
+impl Drop for Leave<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl RxQueue {
+    pub(crate) fn new(cell: Arc<RxCell>) -> RxQueue {
+        RxQueue { cell }
+    }
+
+    /// Adds frames that have arrived to the burst, at most its free room; how many. Never blocks, 0 means
+    /// none (contract R1).
+    ///
+    /// # Errors
+    /// [`Error::Closed`] after stop or close, [`Error::DeviceGone`] after the device went away, [`Error::Ended`]
+    /// when an input that can end has ended and everything was delivered.
+    #[inline]
+    pub fn recv(&mut self, burst: &mut Burst) -> Result<usize> {
+        let port = &*self.cell.port;
+        self.cell.with(|core| core.recv(burst, port))
+    }
+
+    /// Returns when a frame is there, or for the other reasons that [`Wake`] names (contract R10). A zero timeout
+    /// polls.
+    ///
+    /// # Errors
+    /// As [`recv`](RxQueue::recv), but an ended input is [`Wake::Ended`].
+    pub fn wait(&mut self, timeout: Duration) -> Result<Wake> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            match self.prepare(!timeout.is_zero())? {
+                Some(wake) => return Ok(wake),
+                None if timeout.is_zero() => return Ok(Wake::Timeout),
+                None => {}
+            }
+            let left =
+                deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
+            let left = match self.cell.with(|core| Ok(core.driver.descriptor().is_some()))? {
+                true => left,
+                // A device without a descriptor is polled.
+                false => left.min(Duration::from_millis(1)),
+            };
+            let system = |source| Error::os(self.cell.port.title(), "waiting for frames", source);
+            match self.cell.epoll.wait(left).map_err(system)? {
+                Polled::Interrupted => return Ok(Wake::Signal),
+                Polled::Sources | Polled::Nothing => {}
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                // One more look: a frame may have come with the last tick.
+                return Ok(self.prepare(false)?.unwrap_or(Wake::Timeout));
+            }
+        }
+    }
+
+    /// Prepares for sleeping on [`descriptor`](RxQueue::descriptor) in a loop of the application's own (contract R12):
+    /// `Ready` if there is something to do now; `Armed` if the descriptor will tell. Arm again after each wake-up.
+    ///
+    /// # Errors
+    /// As [`recv`](RxQueue::recv).
+    pub fn arm(&mut self) -> Result<Armed> {
+        Ok(match self.prepare(true)? {
+            Some(_) => Armed::Ready,
+            None => Armed::Armed,
+        })
+    }
+
+    /// The descriptor to sleep on after [`arm`](RxQueue::arm): an epoll descriptor, readable when a frame is there, or
+    /// when the port stops or dies, or when a starved queue's pool has frames again. It belongs to the queue.
+    pub fn descriptor(&self) -> RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.cell.epoll)
+    }
+
+    /// Something that wakes this queue's owner out of `wait`, from any thread.
+    pub fn waker(&self) -> Waker {
+        Waker { signal: self.cell.signal.clone(), called: self.cell.called.clone() }
+    }
+
+    /// Looks for something to report; with `arm`, leaves the descriptors armed if there is nothing.
+    fn prepare(&self, arm: bool) -> Result<Option<Wake>> {
+        let cell = &*self.cell;
+        if cell.called.swap(false, Ordering::AcqRel) {
+            cell.signal.drain();
+            return Ok(Some(Wake::Waker));
+        }
+        if arm {
+            // Whoever signals from now on is seen: by the looks below or by the descriptor.
+            cell.signal.drain();
+        }
+        cell.with(|core| {
+            if core.fill_stash(&cell.port)? {
+                return Ok(Some(Wake::Ready));
+            }
+            if core.ended {
+                return Ok(Some(Wake::Ended));
+            }
+            if arm {
+                if let Some(wake) = core.link_change(&cell.port)? {
+                    return Ok(Some(wake));
+                }
+                core.cache.flush();
+                core.plan.tx.iter().for_each(|cell| cell.flush_caches());
+                if core.cache.was_starved() {
+                    core.cache.pool().wake_when_filled(cell.signal.clone());
+                }
+                core.driver.arm()?;
+                if core.fill_stash(&cell.port)? {
+                    return Ok(Some(Wake::Ready));
+                }
+            }
+            Ok(None)
+        })
+        .inspect_err(|_| cell.signal.signal())
+    }
+}
+
+impl std::fmt::Debug for RxQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RxQueue").field("port", &self.cell.port.title()).finish()
+    }
+}
+
+impl RxCore {
+    pub fn new(
+        driver: Box<dyn RxDriver>,
+        cache: PoolCache,
+        plan: RxPlan,
+        counts: Arc<RxCounts>,
+        link_up: bool,
+    ) -> RxCore {
+        let simple = plan.simple();
+        RxCore {
+            driver,
+            cache,
+            stash: Burst::new(),
+            plan,
+            simple,
+            counts,
+            link_up,
+            ended: false,
+            gone: false,
+            next_check_ms: 0,
+        }
+    }
+
+    fn recv(&mut self, burst: &mut Burst, port: &PortShared) -> Result<usize> {
+        let before = burst.len();
+        if self.plan.reclaim_tx {
+            self.plan.tx.iter().for_each(|cell| cell.sweep());
+        }
+        let bytes = if self.stash.is_empty() {
+            self.receive(burst, port)?
+        } else {
+            let count = burst.take_from(&mut self.stash);
+            burst[before..before + count].iter().map(|packet| packet.len() as u64).sum()
+        };
+        let count = burst.len() - before;
+        if count > 0 {
+            self.counts.packets.add(count as u64);
+            self.counts.bytes.add(bytes);
+            if port.is_tapped() {
+                port.tap_packets(Direction::Received, &burst[before..]);
+            }
+        } else if self.ended {
+            return Err(Error::Ended);
+        }
+        Ok(count)
+    }
+
+    /// Receives into the stash, so that a wait ends only for frames that `recv` will deliver.
+    fn fill_stash(&mut self, port: &PortShared) -> Result<bool> {
+        if self.stash.is_empty() && !self.ended {
+            let mut stash = std::mem::take(&mut self.stash);
+            let result = self.receive(&mut stash, port);
+            self.stash = stash;
+            result?;
+        }
+        Ok(!self.stash.is_empty())
+    }
+
+    /// One call of the driver, and the contract over what it brought; the bytes of what is left.
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst, port: &PortShared) -> Result<u64> {
+        if self.gone {
+            return Err(port.gone());
+        }
+        burst.compact();
+        let before = burst.len();
+        match self.driver.recv(burst, &mut self.cache) {
+            Ok(()) if burst.len() == before => self.idle(port)?,
+            Ok(()) => {}
+            Err(Error::Ended) => self.ended = true,
+            Err(error) => {
+                self.gone = error.is_gone();
+                return Err(port.remember(error));
+            }
+        }
+        Ok(self.check(burst, before, port))
+    }
+
+    /// Now and then an idle queue asks whether its device is still there.
+    fn idle(&mut self, port: &PortShared) -> Result<()> {
+        if !port.capability().can_vanish {
+            return Ok(());
+        }
+        let now = coarse_ms();
+        if now >= self.next_check_ms {
+            self.next_check_ms = now + IDLE_CHECK_MS;
+            // A change of the link is for `wait` to report, which asks again; here only a loss matters.
+            self.link_up().map_err(|error| port.remember(error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the link has changed since this queue last said so.
+    fn link_change(&mut self, port: &PortShared) -> Result<Option<Wake>> {
+        if !port.capability().link_state {
+            return Ok(None);
+        }
+        let up = self.link_up().map_err(|error| port.remember(error))?;
+        let changed = up != self.link_up;
+        self.link_up = up;
+        Ok(changed.then_some(if up { Wake::LinkUp } else { Wake::LinkDown }))
+    }
+
+    fn link_up(&mut self) -> Result<bool> {
+        self.driver.link_up().inspect_err(|error| self.gone = error.is_gone())
+    }
+
+    /// The contract over frames `start..` of the burst; the bytes of those that stay.
+    #[inline]
+    fn check(&mut self, burst: &mut Burst, start: usize, port: &PortShared) -> u64 {
+        let (max, queue) = (self.plan.max_frame, self.plan.queue);
+        if self.simple {
+            let (mut bytes, mut odd) = (0, false);
+            for packet in &mut burst[start..] {
+                let len = packet.len();
+                odd |= len > max || len < 14 || packet.is_chain();
+                bytes += len as u64;
+                packet.set_queue(queue);
+            }
+            if !odd {
+                return bytes;
+            }
+        }
+        let filter = match self.plan.filter {
+            true => port.filter().snapshot(),
+            false => MacFilterSnapshot::ALL,
+        };
+        let mut dropped = Dropped::default();
+        let mut bytes = 0;
+        burst.retain_from(start, |packet| {
+            let keep = self.check_one(packet, filter, &mut dropped);
+            if keep {
+                packet.set_queue(queue);
+                bytes += packet.len() as u64;
+            }
+            keep
+        });
+        self.counts.too_long.add(dropped.too_long);
+        self.counts.too_short.add(dropped.too_short);
+        self.counts.filtered.add(dropped.filtered);
+        bytes
+    }
+
+    fn check_one(
+        &self,
+        packet: &mut Packet,
+        filter: MacFilterSnapshot,
+        dropped: &mut Dropped,
+    ) -> bool {
+        let (plan, len) = (&self.plan, packet.len());
+        let fits = fits(packet, plan.max_frame)
+            && (packet.segment_count() <= plan.max_segments as usize || packet.linearize().is_ok());
+        if !fits {
+            dropped.too_long += 1;
+        } else if len < 14 {
+            dropped.too_short += 1;
+        } else if !filter.passes(packet.data()) {
+            dropped.filtered += 1;
+        } else {
+            if plan.finish_checksums {
+                software::finish(packet);
+            }
+            if plan.software_offloads() {
+                self.offload(packet);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Offloads in software (contract O).
+    fn offload(&self, packet: &mut Packet) {
+        let plan = &self.plan;
+        if plan.rx_checksum == Mode::Software {
+            let (ip, l4) = software::verify(packet);
+            packet.set_checksum_status(ip, l4);
+        }
+        if plan.rss_hash == Mode::Software
+            && let Some(hash) =
+                plan.toeplitz.as_ref().and_then(|table| table.hash_frame(packet.data()))
+        {
+            packet.set_rss_hash(hash);
+        }
+        if plan.vlan_strip == Mode::Software {
+            software::strip_vlan(packet);
+        }
+        if plan.rx_timestamp == Mode::Software {
+            let ns = crate::time::realtime_ns();
+            let (source, clock) = (TimestampSource::Software, Clock::RealTime);
+            packet.set_timestamp(Timestamp { ns, source, clock });
+        }
+    }
+}
+
+#[derive(Default)]
+struct Dropped {
+    too_long: u64,
+    too_short: u64,
+    filtered: u64,
+}
+
+/// Whether a frame is within the maximum: one outermost 802.1Q tag may add 4 bytes (contract M2).
+#[inline]
+pub(crate) fn fits(packet: &Packet, max: usize) -> bool {
+    let len = packet.len();
+    len <= max || (len <= max + 4 && packet.data().get(12..14) == Some(&[0x81, 0x00]))
+}
