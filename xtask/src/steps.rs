@@ -1,0 +1,290 @@
+//! `cargo xtask test`: the steps, one after the other, and what became of each.
+//!
+//! A step that fails does not hide the later ones. A step that cannot run here (no privilege, a missing program
+//! that may not be installed) is listed with the reason and counted as skipped; nothing is skipped silently.
+//! The last line of the output is the total, in the form of a test runner.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::packages::{self, Need, Provided};
+use crate::proc::{self, Interrupted, Stream};
+use crate::tally::Tally;
+use crate::term;
+use crate::workspace::{BUILD_LIMIT, Workspace};
+
+/// No run of the tests takes that long unless it hangs.
+const TEST_LIMIT: Duration = Duration::from_secs(3600);
+
+/// One step of the test run.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    /// What must be there for the step to run.
+    needs: &'static [Need],
+    /// Whether the step starts the project's own programs, so that what they leave behind is theirs. (A
+    /// compiler cache may rightly leave a server behind.)
+    own_programs: bool,
+    run: fn(&Workspace) -> Result<Outcome>,
+}
+
+/// What a step found.
+enum Outcome {
+    Ran(Tally),
+    Skipped(String),
+}
+
+/// What the tests of the workspace start.
+const TEST_NEEDS: &[Need] =
+    &[Need::Libpcap, Need::Ip, Need::Ping, Need::Iperf3, Need::Ethtool, Need::Tshark];
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "the sources are formatted",
+        needs: &[],
+        own_programs: false,
+        run: |ws| cargo(ws, &["fmt", "--all", "--check"], &[]),
+    },
+    Step {
+        name: "clippy",
+        about: "lints, all targets, warnings are errors",
+        needs: &[Need::Libpcap],
+        own_programs: false,
+        run: |ws| {
+            cargo(ws, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+        },
+    },
+    Step {
+        name: "build",
+        about: "everything builds",
+        needs: &[Need::Libpcap],
+        own_programs: false,
+        run: |ws| cargo(ws, &["build", "--workspace", "--all-targets"], &[]),
+    },
+    Step {
+        name: "test",
+        about: "unit, integration and documentation tests",
+        needs: TEST_NEEDS,
+        own_programs: true,
+        run: cargo_test,
+    },
+    Step {
+        name: "doc",
+        about: "the documentation builds without warnings",
+        needs: &[Need::Libpcap],
+        own_programs: false,
+        run: |ws| {
+            cargo(ws, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+        },
+    },
+];
+
+fn cargo(ws: &Workspace, args: &[&str], env: &[(&str, &str)]) -> Result<Outcome> {
+    let mut command = ws.cargo(args);
+    command.envs(env.iter().copied());
+    println!("{}", term::dim(&format!("$ {}", proc::describe(&command))));
+    Ok(Outcome::Ran(Tally::one(proc::run(&mut command, BUILD_LIMIT)?)))
+}
+
+fn cargo_test(ws: &Workspace) -> Result<Outcome> {
+    let mut command = ws.cargo(&["test", "--workspace", "--no-fail-fast"]);
+    if crate::is_root() {
+        // Root can do everything that a test may need, so no test has an excuse.
+        command.env("ANYPORT_REQUIRE_PRIVILEGED", "1").env("ANYPORT_REQUIRE_TOOLS", "1");
+    }
+    println!("{}", term::dim(&format!("$ {}", proc::describe(&command))));
+    let out = proc::run_with(&mut command, TEST_LIMIT, Stream::Tee, Stream::Inherit)?;
+    let mut tally = Tally::from_cargo_test(&out.stdout);
+    // A test program that does not build, or dies, prints no result.
+    if !out.status.success() && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    if out.status.success() && tally.passed == 0 {
+        bail!("cargo test succeeded without running a test");
+    }
+    Ok(Outcome::Ran(tally))
+}
+
+/// What the summary says about one step.
+struct Row {
+    name: &'static str,
+    time: Duration,
+    tally: Tally,
+    remark: String,
+}
+
+/// Prints the steps.
+pub fn list() {
+    for step in STEPS {
+        println!("{:<22} {}", step.name, step.about);
+    }
+}
+
+/// Runs the named steps (all, if none is named). True if nothing failed.
+pub fn run(ws: &Workspace, names: &[String]) -> Result<bool> {
+    let chosen = choose(names)?;
+    let needs: Vec<Need> = chosen.iter().flat_map(|s| s.needs.iter().copied()).collect();
+    let mut rows = Vec::new();
+    let mut interrupted = None;
+    let missing = if needs.is_empty() { Vec::new() } else { provide(&needs, &mut rows)? };
+    for step in chosen {
+        term::header(&format!("{}: {}", step.name, step.about));
+        let started = Instant::now();
+        let (tally, remark) = match run_one(ws, step, &missing) {
+            Ok(result) => result,
+            Err(signal) => {
+                interrupted = Some(signal);
+                (Tally::one(false), signal.to_string())
+            }
+        };
+        rows.push(Row { name: step.name, time: started.elapsed(), tally, remark });
+        if interrupted.is_some() {
+            break;
+        }
+    }
+    let total = summary(&rows);
+    println!("{total}");
+    term::flush();
+    match interrupted {
+        Some(signal) => Err(signal.into()),
+        None => Ok(total.failed == 0),
+    }
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Step>> {
+    if let Some(unknown) = names.iter().find(|n| STEPS.iter().all(|s| s.name != n.as_str())) {
+        let known: Vec<&str> = STEPS.iter().map(|s| s.name).collect();
+        bail!("there is no step `{unknown}`; the steps are: {}", known.join(" "));
+    }
+    let wanted = |s: &&Step| names.is_empty() || names.iter().any(|n| n == s.name);
+    Ok(STEPS.iter().filter(wanted).collect())
+}
+
+/// Installs what is missing; gives what stays missing.
+fn provide(needs: &[Need], rows: &mut Vec<Row>) -> Result<Vec<Need>> {
+    term::header("packages: what the steps need from the system");
+    let started = Instant::now();
+    let (missing, tally, remark) = match packages::provide(needs) {
+        Ok(Provided::Present) => {
+            println!("nothing is missing");
+            (Vec::new(), Tally::one(true), String::new())
+        }
+        Ok(Provided::Installed(new)) => {
+            let names: Vec<&str> = new.iter().map(|n| n.package()).collect();
+            (Vec::new(), Tally::one(true), format!("installed {}", names.join(" ")))
+        }
+        Ok(Provided::Missing(absent)) => {
+            let remark = format!("install with: {}", packages::install_command(&absent));
+            println!("{remark}");
+            // Without libpcap hardly anything can be built: that is no mere omission.
+            let tally = if absent.contains(&Need::Libpcap) {
+                Tally::one(false)
+            } else {
+                Tally { skipped: 1, ..Tally::default() }
+            };
+            (absent, tally, remark)
+        }
+        Err(error) if error.is::<Interrupted>() => return Err(error),
+        Err(error) => {
+            println!("{}: {error:#}", term::red("failed"));
+            (packages::missing(needs)?, Tally::one(false), format!("{error:#}"))
+        }
+    };
+    rows.push(Row { name: "packages", time: started.elapsed(), tally, remark });
+    Ok(missing)
+}
+
+/// Runs one step; an error only if a signal ended it.
+fn run_one(ws: &Workspace, step: &Step, missing: &[Need]) -> Result<(Tally, String), Interrupted> {
+    let lacks: Vec<&str> =
+        step.needs.iter().filter(|n| missing.contains(n)).map(|n| n.package()).collect();
+    let outcome = if lacks.is_empty() {
+        (step.run)(ws)
+    } else {
+        Ok(Outcome::Skipped(format!("missing: {}", lacks.join(" "))))
+    };
+    let (mut tally, mut remark) = match outcome {
+        Ok(Outcome::Ran(tally)) => (tally, String::new()),
+        Ok(Outcome::Skipped(why)) => {
+            println!("{}: {why}", term::yellow("skipped"));
+            (Tally { skipped: 1, ..Tally::default() }, why)
+        }
+        Err(error) => {
+            if let Some(signal) = error.downcast_ref::<Interrupted>() {
+                return Err(*signal);
+            }
+            println!("{}: {error:#}", term::red("failed"));
+            let first = error.to_string();
+            (Tally::one(false), first.lines().next().unwrap_or_default().to_owned())
+        }
+    };
+    let orphans = proc::end_orphans();
+    if step.own_programs && !orphans.is_empty() {
+        println!("{}: left running: {}", term::red("failed"), orphans.join(", "));
+        tally.failed += 1;
+        remark = format!("left running: {}", orphans.join(", "));
+    }
+    Ok((tally, remark))
+}
+
+fn summary(rows: &[Row]) -> Tally {
+    term::header("summary");
+    let mut total = Tally::default();
+    for row in rows {
+        let verdict = if row.tally.failed > 0 {
+            term::red("failed ")
+        } else if row.tally.passed == 0 {
+            term::yellow("skipped")
+        } else {
+            term::green("ok     ")
+        };
+        let counts = row.tally.to_string();
+        let line = format!("{:<22} {verdict} {:>12}  {counts}", row.name, term::seconds(row.time));
+        if row.remark.is_empty() {
+            println!("{line}");
+        } else {
+            println!("{line}  ({})", row.remark);
+        }
+        total += row.tally;
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_chosen_by_name_in_their_own_order() {
+        let names = |chosen: Vec<&'static Step>| chosen.iter().map(|s| s.name).collect::<Vec<_>>();
+        assert_eq!(names(choose(&[]).unwrap()).len(), STEPS.len());
+        let two = ["test".to_owned(), "fmt".to_owned()];
+        assert_eq!(names(choose(&two).unwrap()), ["fmt", "test"]);
+        let error = choose(&["tset".to_owned()]).err().unwrap().to_string();
+        assert!(error.contains("`tset`") && error.contains("clippy"), "{error}");
+    }
+
+    #[test]
+    fn names_of_steps_are_unique() {
+        for (i, step) in STEPS.iter().enumerate() {
+            assert!(STEPS[..i].iter().all(|s| s.name != step.name), "{}", step.name);
+        }
+    }
+
+    #[test]
+    fn a_step_that_lacks_something_is_skipped_with_the_reason() {
+        let ws = Workspace::find().unwrap();
+        let step = Step {
+            name: "probe",
+            about: "",
+            needs: &[Need::Tshark],
+            own_programs: false,
+            run: |_| bail!("must not run"),
+        };
+        let (tally, remark) = run_one(&ws, &step, &[Need::Tshark]).unwrap();
+        assert_eq!(tally, Tally { skipped: 1, ..Tally::default() });
+        assert!(remark.contains("tshark"), "{remark}");
+    }
+}
