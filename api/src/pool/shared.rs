@@ -213,7 +213,12 @@ impl PoolShared {
     }
 
     pub fn wake_when_filled(&self, fd: Arc<EventFd>) {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(fd);
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        // A queue that waits again and again while the pool stays dry is in the list once.
+        if !waiters.iter().any(|known| Arc::ptr_eq(known, &fd)) {
+            waiters.push(fd);
+        }
+        drop(waiters);
         self.waiting.store(true, Ordering::SeqCst);
         // Frames may have come back between the caller's look and the store: look once more. Either a giver
         // sees the store, or this sees its push: both sides are sequentially consistent.

@@ -27,7 +27,7 @@ use crate::capture::{CaptureFile, Captures};
 use crate::config::{PortConfig, Spec};
 use crate::driver::PortDriver;
 use crate::error::{Error, Result};
-use crate::mac::MacFilter;
+use crate::mac::{MacAddr, MacFilter};
 use crate::packet::Packet;
 use crate::pool::{Pool, PoolCache};
 use crate::queue::{RxCell, RxCore, RxCounts, RxQueue, TxCell, TxCore, TxCounts, TxQueue};
@@ -87,6 +87,8 @@ pub(crate) struct PortShared {
     spec: Spec,
     capability: Capability,
     filter: MacFilter,
+    /// The device's address at open.
+    original_mac: MacAddr,
     state: Mutex<State>,
     /// `None` once closed.
     driver: Mutex<Option<Box<dyn PortDriver>>>,
@@ -175,7 +177,7 @@ mod tap {
     impl PortShared {
         #[cold]
         pub fn tap_packets(&self, direction: Direction, packets: &[Packet]) {
-            self.captures.write(packets.iter().map(|packet| Record::of(direction, packet)));
+            self.tap(packets.iter().map(|packet| Record::of(direction, packet)));
         }
 
         /// What a capture will see of a packet if it is accepted; by then the packet is gone.
@@ -184,9 +186,19 @@ mod tap {
             Record::of(direction, packet)
         }
 
+        fn tap(&self, records: impl IntoIterator<Item = Record>) {
+            if !self.captures.write(records) {
+                self.tapped.store(false, Ordering::SeqCst);
+                // One may have been added in between: better a look too many than a tap that stays dry.
+                if !self.captures.is_empty() {
+                    self.tapped.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+
         #[cold]
         pub fn tap_commit(&self, record: Record) {
-            self.captures.write([record]);
+            self.tap([record]);
         }
     }
 }
@@ -206,6 +218,7 @@ impl Port {
             title: spec.title(),
             spec,
             filter: MacFilter::new(driver.mac()),
+            original_mac: driver.mac(),
             state: Mutex::new(State::Stopped),
             driver: Mutex::new(Some(driver)),
             config: Mutex::new(PortConfig::default()),
@@ -261,36 +274,39 @@ impl Port {
             Some(path) => Some(Some(CaptureFile::create(path, &shared.title)?)),
         };
         // The device's own settings last: they are the only ones that can fail half way, and are put back then.
-        let (mac, filter) = (config.mac, &shared.filter);
+        let before = lock(&shared.config).clone();
         shared.with_driver(|driver| {
-            let before = driver.mac();
-            if let Some(mac) = mac {
-                mac.check_own()?;
-                driver.set_mac(mac)?;
-            }
-            let rest = |driver: &mut dyn PortDriver| {
-                if let Some(bytes) = config.max_frame {
-                    driver.set_max_frame(bytes)?;
-                }
-                match shared.capability.filters && shared.capability.promiscuous {
-                    true => driver.set_promiscuous(config.promiscuous),
-                    false => Ok(()),
-                }
-            };
-            rest(driver).inspect_err(|_| {
-                if mac.is_some() {
-                    let _ = driver.set_mac(before);
-                }
-            })?;
-            filter.set_own(driver.mac());
-            filter.set_promiscuous(config.promiscuous);
-            Ok(())
+            self.apply(driver, &before, &config).inspect_err(|_| {
+                // The first error is the one to report.
+                let _ = self.apply(driver, &config, &before);
+            })
         })?;
         *lock(&shared.config) = config;
         match capture {
             Some(capture) => self.set_capture(capture),
             None => Ok(()),
         }
+    }
+
+    /// Brings the device from one configuration to another.
+    fn apply(&self, driver: &mut dyn PortDriver, from: &PortConfig, to: &PortConfig) -> Result<()> {
+        let capability = &self.shared.capability;
+        if from.mac != to.mac {
+            let mac = to.mac.unwrap_or(self.shared.original_mac);
+            mac.check_own()?;
+            driver.set_mac(mac)?;
+            self.shared.filter.set_own(mac);
+        }
+        if from.max_frame != to.max_frame && capability.set_max_frame {
+            driver.set_max_frame(to.max_frame.unwrap_or(capability.default_max_frame))?;
+        }
+        if from.promiscuous != to.promiscuous {
+            if capability.filters {
+                driver.set_promiscuous(to.promiscuous)?;
+            }
+            self.shared.filter.set_promiscuous(to.promiscuous);
+        }
+        Ok(())
     }
 
     /// Replaces the capture to a file; the old one's error, if it had one.

@@ -111,6 +111,7 @@ pub(super) struct Plan<'a> {
     filter: bool,
     pad: bool,
     link_state: bool,
+    transmits: bool,
     deferred_tx: bool,
     finish_checksums: bool,
     modes: [Mode; 7],
@@ -176,6 +177,7 @@ impl<'a> Plan<'a> {
             filter: !capability.filters,
             pad: !capability.pads,
             link_state: capability.link_state,
+            transmits: capability.transmits,
             deferred_tx: capability.deferred_tx,
             finish_checksums: match config.finish_checksums {
                 Switch::Auto => capability.software_link,
@@ -213,6 +215,7 @@ impl<'a> Plan<'a> {
             max_segments: self.setup.max_segments,
             pad: self.pad,
             link_state: self.link_state,
+            transmits: self.transmits,
             tx_checksum,
             vlan_insert,
             tx_timestamp,

@@ -103,6 +103,8 @@ pub(crate) struct RxCore {
     link_up: bool,
     ended: bool,
     gone: bool,
+    /// What the driver said together with its last frames; for the call after those are delivered.
+    pending: Option<Error>,
     next_check_ms: u64,
 }
 
@@ -301,6 +303,7 @@ impl RxCore {
             link_up,
             ended: false,
             gone: false,
+            pending: None,
             next_check_ms: 0,
         }
     }
@@ -343,8 +346,8 @@ impl RxCore {
     /// One call of the driver, and the contract over what it brought; the bytes of what is left.
     #[inline]
     fn receive(&mut self, burst: &mut Burst, port: &PortShared) -> Result<u64> {
-        if self.gone {
-            return Err(port.gone());
+        if self.gone || self.ended || self.pending.is_some() {
+            return self.last_words(port);
         }
         burst.compact();
         let before = burst.len();
@@ -352,12 +355,26 @@ impl RxCore {
             Ok(()) if burst.len() == before => self.idle(port)?,
             Ok(()) => {}
             Err(Error::Ended) => self.ended = true,
+            Err(error) if burst.len() > before => self.pending = Some(error),
             Err(error) => {
                 self.gone = error.is_gone();
                 return Err(port.remember(error));
             }
         }
         Ok(self.check(burst, before, port))
+    }
+
+    /// What is left to say on a queue from which no frame comes any more, or an error that came with frames.
+    #[cold]
+    fn last_words(&mut self, port: &PortShared) -> Result<u64> {
+        match self.pending.take() {
+            Some(error) => {
+                self.gone = error.is_gone();
+                Err(port.remember(error))
+            }
+            None if self.gone => Err(port.gone()),
+            None => Ok(0),
+        }
     }
 
     /// Now and then an idle queue asks whether its device is still there.

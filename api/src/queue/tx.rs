@@ -74,6 +74,8 @@ pub(crate) struct TxPlan {
     /// Short frames are padded here; otherwise by the device.
     pub pad: bool,
     pub link_state: bool,
+    /// Whether the port transmits at all.
+    pub transmits: bool,
     pub tx_checksum: Mode,
     pub vlan_insert: Mode,
     pub tx_timestamp: Mode,
@@ -264,8 +266,8 @@ impl TxCore {
     #[inline]
     fn send(&mut self, burst: &mut Burst, cell: &TxCell) -> Result<usize> {
         let port = &*cell.port;
-        if self.gone {
-            return Err(port.gone());
+        if self.gone || !self.plan.transmits {
+            return self.refuse(burst, port);
         }
         if self.plan.link_state && !self.check_link(port)? {
             return Ok(0);
@@ -311,6 +313,17 @@ impl TxCore {
             self.gone = error.is_gone();
             port.remember(error)
         })
+    }
+
+    #[cold]
+    fn refuse(&self, burst: &Burst, port: &PortShared) -> Result<usize> {
+        if self.gone {
+            return Err(port.gone());
+        }
+        match burst.is_empty() {
+            true => Ok(0),
+            false => Err(Error::Unsendable { reason: format!("{} only receives", port.title()) }),
+        }
     }
 
     /// Looks at the carrier, now and then.
