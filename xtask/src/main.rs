@@ -1,35 +1,36 @@
 //! `cargo xtask`: the project's tasks, as a program.
 //!
 //! It builds on a fresh machine without any system library, because installing those is one of its tasks.
-//! Modules: [`steps`] is `test`,
+//! Modules: [`steps`] is `test`, [`demo`] the demonstration,
 //! [`packages`] the system packages, [`netns`] network namespaces, [`proc`] child processes that never outlive
 //! this program, [`workspace`] cargo.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
-#[allow(dead_code, reason = "the demonstration uses it")]
+mod bench;
+mod demo;
 mod netns;
-#[allow(dead_code, reason = "the demonstration uses it")]
 mod packages;
-#[allow(dead_code, reason = "the demonstration uses it")]
 mod proc;
 mod steps;
-#[allow(dead_code, reason = "the demonstration uses it")]
 mod tally;
-#[allow(dead_code, reason = "the demonstration uses it")]
 mod term;
-#[allow(dead_code, reason = "the demonstration uses it")]
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
 use proc::Interrupted;
+use tally::Tally;
 use workspace::Workspace;
 
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
+  demo             ping, TCP and floods through `anyport fwd` between two namespaces
+                   (--check: shorter; --rig root|user|loop: not the best that works here)
+  bench            the benches; with --compare against other programs, --instructions by valgrind
   test [STEP...]   all tests; installs what they need (--list shows the steps)
   ci [STEP...]     the same without colours and progress bars
 
@@ -47,6 +48,9 @@ enum Task {
     Help,
     ListSteps,
     Test(Vec<String>),
+    Bench(bench::Options),
+    Demo(demo::Options),
+    DemoStage { anyport: PathBuf, dir: PathBuf, check: bool },
 }
 
 fn parse(mut args: Vec<String>) -> Result<Task> {
@@ -74,6 +78,22 @@ fn parse(mut args: Vec<String>) -> Result<Task> {
                 Task::Test(steps)
             }
         }
+        "demo" => {
+            let check = take(&mut args, "--check");
+            let rig = take_value(&mut args, "--rig")?.map(|n| demo::Rig::parse(&n)).transpose()?;
+            Task::Demo(demo::Options { check, rig })
+        }
+        "bench" => Task::Bench(bench::Options {
+            compare: take(&mut args, "--compare"),
+            instructions: take(&mut args, "--instructions"),
+        }),
+        demo::STAGE if args.len() >= 2 => {
+            let check = take(&mut args, "--check");
+            let mut paths = args.drain(..2).map(PathBuf::from);
+            let (anyport, dir) =
+                (paths.next().unwrap_or_default(), paths.next().unwrap_or_default());
+            Task::DemoStage { anyport, dir, check }
+        }
         other => bail!("there is no command `{other}`\n\n{USAGE}"),
     };
     match args.first() {
@@ -96,9 +116,18 @@ fn perform(task: Task) -> Result<bool> {
             Ok(true)
         }
         Task::Test(steps) => steps::run(&Workspace::find()?, &steps),
+        Task::Bench(options) => bench::run(&Workspace::find()?, options),
+        Task::Demo(options) => demo::run(&Workspace::find()?, options).map(told),
+        Task::DemoStage { anyport, dir, check } => demo::stage(anyport, dir, check).map(told),
     };
     proc::end_orphans();
     result
+}
+
+/// Prints a count; true if nothing failed.
+fn told(tally: Tally) -> bool {
+    println!("{tally}");
+    tally.failed == 0
 }
 
 /// Takes a flag out of the arguments; says whether it was there.
@@ -119,6 +148,17 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Takes an option with its value out of the arguments.
+fn take_value(args: &mut Vec<String>, option: &str) -> Result<Option<String>> {
+    let Some(at) = args.iter().position(|a| a == option) else { return Ok(None) };
+    if at + 1 >= args.len() {
+        bail!("`{option}` needs a value\n\n{USAGE}");
+    }
+    let value = args.remove(at + 1);
+    args.remove(at);
+    Ok(Some(value))
 }
 
 #[cfg(test)]
@@ -142,6 +182,10 @@ mod tests {
         assert_eq!(parsed("").unwrap(), Task::Help);
         assert_eq!(parsed("test --help").unwrap(), Task::Help);
         assert_eq!(parsed("test --list").unwrap(), Task::ListSteps);
+        let options = demo::Options { check: true, rig: Some(demo::Rig::User) };
+        assert_eq!(parsed("demo --rig user --check").unwrap(), Task::Demo(options));
+        assert_eq!(parsed("demo").unwrap(), Task::Demo(demo::Options::default()));
+        assert!(parsed("demo --rig").is_err() && parsed("demo --rig moon").is_err());
         let steps = Task::Test(vec!["fmt".to_owned(), "test".to_owned()]);
         assert_eq!(parsed("ci fmt test").unwrap(), steps);
     }

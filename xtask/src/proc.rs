@@ -100,6 +100,16 @@ pub fn become_subreaper() -> Result<()> {
     Ok(())
 }
 
+/// Makes this process end when its parent does; for one that was started again by itself through a helper that
+/// may have cleared the wish.
+pub fn die_with_parent() -> Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes plain integers.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } != 0 {
+        return Err(io::Error::last_os_error()).context("prctl(PR_SET_PDEATHSIG)");
+    }
+    Ok(())
+}
+
 /// Ends processes that were left behind by children that are gone, and names them. One that is just ending (its
 /// parent killed it and did not wait) gets a second to do so and is not named.
 pub fn end_orphans() -> Vec<String> {
@@ -326,6 +336,7 @@ impl Child {
     }
 
     /// Process id.
+    #[cfg(test)]
     pub fn id(&self) -> u32 {
         self.inner.id()
     }
@@ -349,6 +360,7 @@ impl Child {
         self.status.context("child without a status")
     }
 
+    #[cfg(test)]
     /// Waits until `ready` holds of what the child has written so far (it is asked again whenever something
     /// arrives). An error if the child ends first or `limit` passes.
     pub fn wait_until(&mut self, limit: Duration, ready: impl Fn(&Self) -> bool) -> Result<()> {
@@ -395,9 +407,7 @@ impl Child {
 
     fn last_words(&self) -> String {
         let text = if self.stderr.kept.is_empty() { self.stdout() } else { self.stderr() };
-        let lines: Vec<&str> = text.lines().rev().take(12).collect();
-        let lines: Vec<&str> = lines.into_iter().rev().collect();
-        if lines.is_empty() { String::new() } else { format!("; it said:\n{}", lines.join("\n")) }
+        if text.trim().is_empty() { String::new() } else { format!("; it said:\n{}", tail(&text)) }
     }
 
     /// Takes output until the child has ended (true), `done` holds (true) or the deadline passes (false).
@@ -420,16 +430,14 @@ impl Child {
             if self.status.is_some() && !open {
                 return Ok(true);
             }
-            let now = Instant::now();
-            if now >= deadline {
-                return Ok(self.status.is_some());
-            }
             let fd = |pipe: &Pipe| pipe.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
             let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
             let wake = if interruptible { WAKE_READ.load(Ordering::Relaxed) } else { -1 };
             let child = if self.status.is_some() { -1 } else { self.pidfd.as_raw_fd() };
             let mut fds = [poll(child), poll(fd(&self.stdout)), poll(fd(&self.stderr)), poll(wake)];
-            let ms = (deadline - now).as_millis().min(60_000) as i32 + 1;
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up, so that the last wait does not end just before the deadline; 0 looks once.
+            let ms = left.as_nanos().div_ceil(1_000_000).min(60_000) as i32;
             // SAFETY: `fds` is live and its length is passed; negative descriptors are ignored by poll(2).
             let rc = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, ms) };
             if rc < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
@@ -438,6 +446,9 @@ impl Child {
             if rc > 0 && fds[0].revents != 0 {
                 self.status = Some(self.peek_status()?);
                 deadline = deadline.min(Instant::now() + LAST_WORDS);
+            }
+            if rc == 0 && left.is_zero() {
+                return Ok(self.status.is_some());
             }
         }
     }
@@ -511,9 +522,16 @@ pub fn output(command: &mut Command, limit: Duration) -> Result<String> {
     let out = capture(command, limit)?;
     if !out.status.success() {
         let said = if out.stderr.trim().is_empty() { &out.stdout } else { &out.stderr };
-        bail!("`{}` failed ({}): {}", describe(command), out.status, said.trim());
+        bail!("`{}` failed ({}): {}", describe(command), out.status, tail(said));
     }
     Ok(out.stdout)
+}
+
+/// The last lines of a program's output, where the reason of a failure usually is.
+fn tail(text: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = text.trim().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// Asks `ready` again and again (every 10 ms: for what the kernel tells nobody about) until it gives a value.
@@ -565,6 +583,8 @@ mod tests {
         assert_eq!(out.status.code(), Some(3));
         let error = output(&mut sh("echo bad thing >&2; exit 1"), LONG).unwrap_err().to_string();
         assert!(error.contains("bad thing") && error.contains("sh -c"), "{error}");
+        let error = output(&mut sh("seq 100; exit 1"), LONG).unwrap_err().to_string();
+        assert!(error.ends_with("\n99\n100") && !error.contains("88"), "only the end: {error}");
         let out = capture(&mut sh("kill -9 $$"), LONG).unwrap();
         assert_eq!(out.status.signal(), Some(9));
     }
@@ -626,6 +646,14 @@ mod tests {
         child.wait_until(LONG, |c| c.stdout().contains("ready")).unwrap();
         assert_eq!(child.stop(libc::SIGINT).unwrap().code(), Some(7));
         assert!(child.stdout().contains("bye"));
+    }
+
+    #[test]
+    fn a_look_without_waiting_notices_the_end() {
+        let mut child = Child::spawn(&mut sh("exit 5"), Stream::Keep, Stream::Keep).unwrap();
+        let look = || Ok(child.pump_for(Duration::ZERO)?.then_some(()));
+        poll_for("the end to be noticed", LONG, look).unwrap();
+        assert_eq!(child.wait(LONG).unwrap().code(), Some(5));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::proc::{self, Interrupted, Stream};
 use crate::tally::Tally;
 use crate::term;
 use crate::workspace::{BUILD_LIMIT, Workspace};
+use crate::{demo, netns};
 
 /// No run of the tests takes that long unless it hangs.
 const TEST_LIMIT: Duration = Duration::from_secs(3600);
@@ -79,6 +80,27 @@ const STEPS: &[Step] = &[
             cargo(ws, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
         },
     },
+    Step {
+        name: "conformance-loop",
+        about: "the contract's suite on the in-process cable",
+        needs: &[Need::Libpcap],
+        own_programs: true,
+        run: |ws| conformance(ws, "loop", Place::Anywhere),
+    },
+    Step {
+        name: "conformance-pcap-veth",
+        about: "the contract's suite on libpcap over veth",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| conformance(ws, "pcap-veth", Place::Namespaces),
+    },
+    Step {
+        name: "demo",
+        about: "the demonstration, every claim checked",
+        needs: demo::NEEDS,
+        own_programs: true,
+        run: demonstration,
+    },
 ];
 
 fn cargo(ws: &Workspace, args: &[&str], env: &[(&str, &str)]) -> Result<Outcome> {
@@ -86,6 +108,55 @@ fn cargo(ws: &Workspace, args: &[&str], env: &[(&str, &str)]) -> Result<Outcome>
     command.envs(env.iter().copied());
     println!("{}", term::dim(&format!("$ {}", proc::describe(&command))));
     Ok(Outcome::Ran(Tally::one(proc::run(&mut command, BUILD_LIMIT)?)))
+}
+
+/// Where a rig of the suite can be built.
+#[derive(PartialEq, Eq)]
+enum Place {
+    /// It needs no privilege.
+    Anywhere,
+    /// It makes network namespaces: as root, or below a user namespace.
+    Namespaces,
+}
+
+/// The suite on a rig, with reports under `target/reports`.
+fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {
+    if !ws.depends("anyport-cli", "anyport-conformance") {
+        return Ok(Outcome::Skipped("the tool has no conformance command".to_owned()));
+    }
+    let as_user = place == Place::Namespaces && !crate::is_root();
+    if as_user && !netns::user_namespaces_work()? {
+        let why = "neither root nor user namespaces: run as root, with sudo for example";
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    let anyport = ws.build_binary("anyport-cli", "anyport", true)?;
+    let reports = ws.output_dir("reports")?;
+    let report = |ext: &str| reports.join(format!("conformance-{rig}.{ext}"));
+    let junit = report("xml");
+    // A report of an earlier run must not pass for this one's.
+    if junit.exists() {
+        std::fs::remove_file(&junit)?;
+    }
+    let mut suite = if as_user { netns::user_namespace(&anyport) } else { proc::command(&anyport) };
+    suite.args(["conformance", "--rig", rig]).arg("--junit").arg(&junit);
+    suite.arg("--json-report").arg(report("json")).arg("--markdown").arg(report("md"));
+    println!("{}", term::dim(&format!("$ {}", proc::describe(&suite))));
+    let success = proc::run(&mut suite, TEST_LIMIT)?;
+    let mut tally = Tally::from_junit(&std::fs::read_to_string(&junit).unwrap_or_default());
+    if !success && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    if success && tally.passed == 0 {
+        bail!("the suite succeeded without a case in {}", junit.display());
+    }
+    Ok(Outcome::Ran(tally))
+}
+
+fn demonstration(ws: &Workspace) -> Result<Outcome> {
+    if !ws.depends("anyport-cli", "anyport-backends") {
+        return Ok(Outcome::Skipped("the tool moves no packets".to_owned()));
+    }
+    demo::run(ws, demo::Options { check: true, rig: None }).map(Outcome::Ran)
 }
 
 fn cargo_test(ws: &Workspace) -> Result<Outcome> {

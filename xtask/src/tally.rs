@@ -37,6 +37,22 @@ impl Tally {
         Self { passed: u64::from(passed), failed: u64::from(!passed), skipped: 0 }
     }
 
+    /// Reads a line that [`Tally`]'s `Display` wrote.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut tally = Self::default();
+        for part in line.trim().split(", ") {
+            let (number, word) = part.split_once(' ')?;
+            let number = number.parse().ok()?;
+            match word {
+                "passed" => tally.passed = number,
+                "failed" => tally.failed = number,
+                "skipped" => tally.skipped = number,
+                _ => return None,
+            }
+        }
+        Some(tally)
+    }
+
     /// Adds up the `test result:` lines of `cargo test`. A benchmark or a filtered test counts as nothing.
     pub fn from_cargo_test(output: &str) -> Self {
         let mut total = Self::default();
@@ -104,5 +120,7 @@ mod tests {
         assert_eq!(tally.to_string(), "1 passed, 0 failed");
         tally += Tally { passed: 0, failed: 1, skipped: 2 };
         assert_eq!(tally.to_string(), "1 passed, 1 failed, 2 skipped");
+        assert_eq!(Tally::parse(&tally.to_string()), Some(tally));
+        assert_eq!(Tally::parse("all is well"), None);
     }
 }

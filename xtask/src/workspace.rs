@@ -12,13 +12,13 @@ use crate::proc::{self, Stream};
 /// A cold build on a slow machine; anything longer hangs.
 pub const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
-/// The workspace's folders, and its packages by name.
+/// The workspace's folders and packages.
 pub struct Workspace {
     /// The folder of the root Cargo.toml.
     pub root: PathBuf,
     /// The folder for everything that is built or reported.
     pub target: PathBuf,
-    packages: Vec<String>,
+    packages: Vec<Value>,
 }
 
 impl Workspace {
@@ -36,18 +36,18 @@ impl Workspace {
         let text = |key: &str| {
             value[key].as_str().map(PathBuf::from).with_context(|| format!("no {key} in metadata"))
         };
-        let packages = value["packages"].as_array().context("no packages in metadata")?;
-        let names = packages.iter().filter_map(|p| p["name"].as_str()).map(str::to_owned);
         Ok(Self {
             root: text("workspace_root")?,
             target: text("target_directory")?,
-            packages: names.collect(),
+            packages: value["packages"].as_array().context("no packages in metadata")?.clone(),
         })
     }
 
-    /// Whether the workspace has a package of that name.
-    pub fn has_package(&self, name: &str) -> bool {
-        self.packages.iter().any(|p| p == name)
+    /// Whether one of the workspace's packages depends on another (build and test dependencies left out).
+    pub fn depends(&self, package: &str, on: &str) -> bool {
+        let dependencies = self.packages.iter().filter(|p| p["name"] == package);
+        let mut dependencies = dependencies.filter_map(|p| p["dependencies"].as_array()).flatten();
+        dependencies.any(|d| d["name"] == on && d["kind"].is_null())
     }
 
     /// A cargo command in the workspace.
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn the_workspace_knows_itself() {
         let ws = Workspace::find().unwrap();
-        assert!(ws.has_package("xtask"));
-        assert!(!ws.has_package("no-such-package"));
+        assert!(ws.depends("xtask", "anyhow"));
+        assert!(!ws.depends("xtask", "anyport") && !ws.depends("no-such-package", "anyhow"));
         assert!(ws.root.join("xtask/Cargo.toml").exists());
     }
 

@@ -1,0 +1,42 @@
+//! `cargo xtask bench`: the benches of `bench/`, with what they need installed first.
+
+use anyhow::Result;
+
+use crate::packages::{self, Need};
+use crate::proc;
+use crate::term;
+use crate::workspace::{BUILD_LIMIT, Workspace};
+
+/// Which benches run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The comparison with other programs in the same run (needs DPDK's testpmd) instead of the benches.
+    pub compare: bool,
+    /// The instruction counts, which need valgrind, instead of the benches.
+    pub instructions: bool,
+}
+
+/// Runs them; true if all succeeded.
+pub fn run(ws: &Workspace, options: Options) -> Result<bool> {
+    let mut needs = vec![Need::Libpcap];
+    let mut runs: Vec<&[&str]> = Vec::new();
+    if options.compare {
+        needs.extend([Need::Dpdk, Need::Ip]);
+        runs.push(&["run", "--release", "-p", "anyport-bench", "--bin", "anyport-bench-compare"]);
+    }
+    if options.instructions {
+        needs.push(Need::Valgrind);
+        runs.push(&["bench", "-p", "anyport-bench", "--bench", "instructions"]);
+    }
+    if runs.is_empty() {
+        runs.push(&["bench", "-p", "anyport-bench"]);
+    }
+    packages::require(&needs)?;
+    let mut all = true;
+    for args in runs {
+        let mut command = ws.cargo(args);
+        term::header(&proc::describe(&command));
+        all &= proc::run(&mut command, BUILD_LIMIT)?;
+    }
+    Ok(all)
+}
