@@ -21,7 +21,7 @@ use std::os::fd::RawFd;
 
 use crate::burst::Burst;
 use crate::capability::{Capability, DeviceOffloads};
-use crate::config::{PortConfig, Table};
+use crate::config::{PortConfig, Schema, Table};
 use crate::counters::PortCounters;
 use crate::error::Result;
 use crate::mac::MacAddr;
@@ -41,7 +41,7 @@ pub trait Backend: Send + Sync {
         INTERFACE_VERSION
     }
     /// The JSON schema of the backend's own keys, an object with `properties`; see [`crate::config::schema_of`].
-    fn options(&self) -> schemars::Schema;
+    fn options(&self) -> Schema;
     /// What can be opened on this machine, and why not (for `anyport list`).
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What an exclusive lock on the device is keyed by (contract L2), `None` for what may be opened often.

@@ -18,3 +18,6 @@ pub use spec::Spec;
 
 /// Keys and values, as they stand in a spec or a file.
 pub type Table = toml::Table;
+
+/// The JSON schema of a set of keys ([`schemars::Schema`]).
+pub type Schema = schemars::Schema;

@@ -98,8 +98,8 @@ pub(crate) struct PortShared {
     gone: Mutex<Option<String>>,
     captures: Captures,
     tapped: AtomicBool,
-    /// Given back last.
-    _lock: Option<DeviceLock>,
+    /// Given back at close, after the driver: handles that live longer do not keep the device (contract L10).
+    lock: Mutex<Option<DeviceLock>>,
 }
 
 /// The queues of a started port, and the counters of all that there ever were.
@@ -210,7 +210,7 @@ impl Port {
         spec: Spec,
         config: PortConfig,
         driver: Box<dyn PortDriver>,
-        lock: Option<DeviceLock>,
+        device_lock: Option<DeviceLock>,
     ) -> Result<Port> {
         let capability = driver.capability();
         plan::check_capability(&spec.title(), &capability)?;
@@ -227,7 +227,7 @@ impl Port {
             captures: Captures::default(),
             tapped: AtomicBool::new(false),
             capability,
-            _lock: lock,
+            lock: Mutex::new(device_lock),
         };
         let mut port = Port { shared: Arc::new(shared), pools: Vec::new(), capture: None };
         port.configure(config)?;
@@ -486,6 +486,7 @@ impl Port {
         let captured = self.set_capture(None);
         *lock(&self.shared.state) = State::Closed;
         drop(lock(&self.shared.driver).take());
+        drop(lock(&self.shared.lock).take());
         stopped.and(captured)
     }
 
