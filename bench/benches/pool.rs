@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyport::{Burst, Pool};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Packets taken and given per iteration.
 const PACKETS: usize = 32;
@@ -53,20 +53,15 @@ fn pool_benches(criterion: &mut Criterion) {
             }
         });
     });
-    group.bench_function("shared list: a burst dropped at once", |bencher| {
-        let pool = pool();
-        let mut cache = pool.cache(64);
-        bencher.iter_batched_ref(
-            || {
-                let mut burst = Burst::with_capacity(PACKETS);
-                while let Some(packet) = (!burst.is_full()).then(|| cache.take()).flatten() {
-                    let _ = burst.push(packet);
-                }
-                burst
-            },
-            |burst| burst.clear(),
-            BatchSize::SmallInput,
-        );
+    group.bench_function("cache and shared list: take 32, drop the burst at once", |bencher| {
+        let mut cache = pool().cache(64);
+        let mut burst = Burst::with_capacity(PACKETS);
+        bencher.iter(|| {
+            while let Some(packet) = (!burst.is_full()).then(|| cache.take()).flatten() {
+                let _ = burst.push(packet);
+            }
+            burst.clear();
+        });
     });
     group.bench_function("shared list: one by one", |bencher| {
         let pool = pool();
@@ -90,5 +85,30 @@ fn take_and_give(cache: &mut anyport::PoolCache, held: &mut Burst) {
     }
 }
 
-criterion_group!(benches, pool_benches);
+/// Writing and reading the first 60 bytes of 64 frames, at equal and at staggered offsets: frames at equal offsets of
+/// a power of two compete for the same cache sets (`docs/decisions/002-frame-placement.md`).
+fn placement_benches(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("placement, 64 frames");
+    group.throughput(Throughput::Elements(64));
+    for stagger in [0, 1, 2, 4, 8] {
+        group.bench_with_input(BenchmarkId::new("steps of 64 bytes", stagger), &stagger, |bencher, &stagger| {
+            let pool = pool();
+            let mut packets: Vec<anyport::Packet> = Vec::new();
+            for at in 0..64 {
+                let mut packet = pool.take().expect("16384 frames");
+                packet.grow_tail(60 + 64 * (at % (stagger + 1))).expect("room");
+                packet.shrink_head(64 * (at % (stagger + 1))).expect("bytes");
+                packets.push(packet);
+            }
+            let frame = [7u8; 60];
+            bencher.iter(|| {
+                packets.iter_mut().for_each(|packet| packet.data_mut().copy_from_slice(black_box(&frame)));
+                packets.iter().map(|packet| u64::from(packet.data()[13])).sum::<u64>()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, pool_benches, placement_benches);
 criterion_main!(benches);
