@@ -138,6 +138,12 @@ impl MacFilter {
         MacFilter(AtomicU64::new(own.to_bits()))
     }
 
+    /// The own address.
+    pub fn own(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = self.0.load(Ordering::Acquire).to_le_bytes();
+        MacAddr([a, b, c, d, e, f])
+    }
+
     /// Changes the own address.
     pub fn set_own(&self, own: MacAddr) {
         let keep = |word| Some((word & PROMISCUOUS) | own.to_bits());

@@ -91,21 +91,27 @@ fn placement_benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("placement, 64 frames");
     group.throughput(Throughput::Elements(64));
     for stagger in [0, 1, 2, 4, 8] {
-        group.bench_with_input(BenchmarkId::new("steps of 64 bytes", stagger), &stagger, |bencher, &stagger| {
-            let pool = pool();
-            let mut packets: Vec<anyport::Packet> = Vec::new();
-            for at in 0..64 {
-                let mut packet = pool.take().expect("16384 frames");
-                packet.grow_tail(60 + 64 * (at % (stagger + 1))).expect("room");
-                packet.shrink_head(64 * (at % (stagger + 1))).expect("bytes");
-                packets.push(packet);
-            }
-            let frame = [7u8; 60];
-            bencher.iter(|| {
-                packets.iter_mut().for_each(|packet| packet.data_mut().copy_from_slice(black_box(&frame)));
-                packets.iter().map(|packet| u64::from(packet.data()[13])).sum::<u64>()
-            });
-        });
+        group.bench_with_input(
+            BenchmarkId::new("steps of 64 bytes", stagger),
+            &stagger,
+            |bencher, &stagger| {
+                let pool = pool();
+                let mut packets: Vec<anyport::Packet> = Vec::new();
+                for at in 0..64 {
+                    let mut packet = pool.take().expect("16384 frames");
+                    packet.grow_tail(60 + 64 * (at % (stagger + 1))).expect("room");
+                    packet.shrink_head(64 * (at % (stagger + 1))).expect("bytes");
+                    packets.push(packet);
+                }
+                let frame = [7u8; 60];
+                bencher.iter(|| {
+                    packets
+                        .iter_mut()
+                        .for_each(|packet| packet.data_mut().copy_from_slice(black_box(&frame)));
+                    packets.iter().map(|packet| u64::from(packet.data()[13])).sum::<u64>()
+                });
+            },
+        );
     }
     group.finish();
 }

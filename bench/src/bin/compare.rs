@@ -59,8 +59,19 @@ fn inside(rounds: usize) -> Result<()> {
     }
     let results = [
         compare("gen to a veth pair, 60 bytes", "bare pcap_inject", rounds, gen_anyport, gen_bare)?,
-        match Command::new("dpdk-testpmd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
-            Ok(_) => compare("fwd across two veth pairs, 60 bytes", "testpmd net_pcap", rounds, fwd_anyport, fwd_testpmd)?,
+        match Command::new("dpdk-testpmd")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+        {
+            Ok(_) => compare(
+                "fwd across two veth pairs, 60 bytes",
+                "testpmd net_pcap",
+                rounds,
+                fwd_anyport,
+                fwd_testpmd,
+            )?,
             Err(error) => {
                 println!("fwd: left out: dpdk-testpmd: {error} (package dpdk-dev)");
                 serde_json::json!({ "name": "fwd", "left_out": "dpdk-testpmd is not installed" })
@@ -141,7 +152,12 @@ fn fwd_testpmd() -> Result<f64> {
     command.args(["--no-huge", "-m", "512", "--no-pci", "-l", "0,1"]);
     command.arg(format!("--file-prefix=compare{}", std::process::id()));
     command.args(["--vdev", "net_pcap0,iface=f0", "--vdev", "net_pcap1,iface=f1", "--"]);
-    command.args(["--forward-mode=io", "--auto-start", "--total-num-mbufs=16384", "--stats-period=60"]);
+    command.args([
+        "--forward-mode=io",
+        "--auto-start",
+        "--total-num-mbufs=16384",
+        "--stats-period=60",
+    ]);
     forwarder(command)
 }
 
@@ -191,7 +207,11 @@ fn on_core(core: usize, program: &PathBuf) -> Command {
 /// The `anyport` program beside this one.
 fn anyport() -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("anyport");
-    ensure!(path.exists(), "{} is not there: `cargo build --release -p anyport-cli`", path.display());
+    ensure!(
+        path.exists(),
+        "{} is not there: `cargo build --release -p anyport-cli`",
+        path.display()
+    );
     Ok(path)
 }
 

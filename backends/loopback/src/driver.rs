@@ -1,0 +1,372 @@
+//! The driver interface over a [`Cable`].
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use anyport::capability::{LinkLoss, RingSizes};
+use anyport::config::{Schema, Table, from_table, schema_of};
+use anyport::driver::{
+    Backend, DeviceInfo, DriverQueues, OpenRequest, Outstanding, PortDriver, RxDriver, Setup,
+    TxDriver,
+};
+use anyport::packet::{Clock, Timestamp, TimestampSource};
+use anyport::queue::TxTimestamp;
+use anyport::wait::EventFd;
+use anyport::{Burst, Capability, Counters, Error, Link, MacAddr, PoolCache, PortCounters, Result};
+
+use crate::cable::{Backlog, Cable, QUEUES, RxState, lock};
+use crate::faults::{FaultState, Faults};
+use crate::ring::Ring;
+use crate::steer::Steer;
+
+/// The largest maximum frame, in bytes without FCS.
+const MAX_FRAME: usize = 9600;
+
+/// The backend `loop`.
+#[derive(Debug, Default, Clone, Copy)]
+#[non_exhaustive]
+pub struct Loopback;
+
+/// `NAME.0` or `NAME.1`.
+fn parse(device: &str) -> Result<(&str, usize)> {
+    let end = device.rsplit_once('.').and_then(|(name, end)| match end {
+        "0" if !name.is_empty() => Some((name, 0)),
+        "1" if !name.is_empty() => Some((name, 1)),
+        _ => None,
+    });
+    end.ok_or_else(|| Error::UnknownDevice {
+        backend: "loop".into(),
+        device: device.into(),
+        hint: "the two ends of a cable are NAME.0 and NAME.1, with any NAME".into(),
+    })
+}
+
+impl Backend for Loopback {
+    fn name(&self) -> &'static str {
+        "loop"
+    }
+
+    fn options(&self) -> Schema {
+        schema_of::<Faults>()
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        let live = Cable::all().into_iter().flat_map(|name| {
+            [0, 1].map(|end| {
+                DeviceInfo::new(format!("loop:{name}.{end}"), "end of an in-process cable")
+            })
+        });
+        let any =
+            DeviceInfo::new("loop:NAME.0", "end of an in-process cable; the other is loop:NAME.1");
+        live.chain([any]).collect()
+    }
+
+    fn lock_key(&self, device: &str, _: &Table) -> Result<Option<String>> {
+        let (name, end) = parse(device)?;
+        // A cable is known in its process only.
+        Ok(Some(format!("loop/{}/{name}.{end}", std::process::id())))
+    }
+
+    fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
+        let (name, end) = parse(request.device)?;
+        let title = format!("loop:{}", request.device);
+        let faults = from_table(&title, request.options)?;
+        let cable = Cable::named(name);
+        if cable.shared.is_gone(end) {
+            return Err(gone(&title));
+        }
+        let mac = cable.shared.ends[end].filter.own();
+        Ok(Box::new(LoopPort { cable, end, title, faults, found_mac: mac, mac }))
+    }
+}
+
+fn gone(title: &str) -> Error {
+    Error::DeviceGone { device: title.into(), reason: "this end of the cable was removed".into() }
+}
+
+struct LoopPort {
+    cable: Cable,
+    end: usize,
+    title: String,
+    faults: Faults,
+    found_mac: MacAddr,
+    mac: MacAddr,
+}
+
+impl LoopPort {
+    fn check(&self) -> Result<()> {
+        if self.cable.shared.is_gone(self.end) { Err(gone(&self.title)) } else { Ok(()) }
+    }
+}
+
+impl PortDriver for LoopPort {
+    fn capability(&self) -> Capability {
+        let mut capability = Capability::new();
+        (capability.max_rx_queues, capability.max_tx_queues) = (QUEUES as u16, QUEUES as u16);
+        capability.max_frame = MAX_FRAME;
+        capability.min_max_frame = 60;
+        capability.rx_ring = RingSizes::new(1, 65536, 1024);
+        capability.tx_ring = RingSizes::new(1, 65536, 1024);
+        capability.max_pools = 8;
+        capability.max_segments = 64;
+        capability.zero_copy = true;
+        capability.exact_drops = true;
+        capability.rss = true;
+        capability.exclusive = true;
+        capability.promiscuous = true;
+        capability.filters = true;
+        capability.set_mac = true;
+        capability.set_max_frame = true;
+        capability.link_state = true;
+        capability.link_loss = LinkLoss::Kept;
+        capability.can_vanish = true;
+        capability.offloads.rx_timestamp = true;
+        capability.offloads.tx_timestamp = true;
+        capability
+    }
+
+    fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    fn start(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
+        self.check()?;
+        let end = &self.cable.shared.ends[self.end];
+        *lock(&end.steer) = Some(Arc::new(Steer::new(&setup.rss_key)));
+        let mut rx: Vec<Box<dyn RxDriver>> = Vec::new();
+        let system = |source| Error::os(&self.title, "making a queue's descriptors", source);
+        let mut states = Vec::new();
+        for queue in 0..setup.rx_queues as usize {
+            let (frames, events) =
+                (EventFd::new().map_err(system)?, EventFd::new().map_err(system)?);
+            let (frames, events) = (Arc::new(frames), Arc::new(events));
+            let pool = &setup.pools[0];
+            let share = pool.capacity() / (8 * (setup.rx_queues + setup.tx_queues) as usize);
+            states.push(RxState {
+                ring: Ring::new(setup.rx_ring as usize),
+                faults: FaultState::new(self.faults),
+                pools: setup.pools.iter().map(anyport::Pool::id).collect(),
+                cache: pool.cache(share.min(32)),
+                armed: false,
+                frames: frames.clone(),
+                events: events.clone(),
+                max_segments: setup.max_segments as usize,
+                counts: *lock(&end.rx[queue].counts),
+            });
+            rx.push(Box::new(LoopRx {
+                cable: self.cable.clone(),
+                end: self.end,
+                queue,
+                title: self.title.clone(),
+                frames,
+                events,
+                timestamps: setup.offloads.rx_timestamp,
+            }));
+        }
+        let mut tx: Vec<Box<dyn TxDriver>> = Vec::new();
+        for queue in 0..setup.tx_queues as usize {
+            let ring = Some(Ring::new(setup.tx_ring as usize));
+            *lock(&end.tx[queue].backlog) = Backlog { ring, bytes: 0 };
+            tx.push(Box::new(LoopTx {
+                cable: self.cable.clone(),
+                end: self.end,
+                queue,
+                title: self.title.clone(),
+                timestamps: setup.offloads.tx_timestamp.then(VecDeque::new),
+            }));
+        }
+        for (queue, state) in states.into_iter().enumerate() {
+            *lock(&end.rx[queue].state) = Some(state);
+        }
+        // From here on the other end's frames arrive.
+        end.rx_queues.store(setup.rx_queues, Ordering::Release);
+        Ok(DriverQueues { rx, tx })
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let end = &self.cable.shared.ends[self.end];
+        end.rx_queues.store(0, Ordering::Release);
+        for side in &end.rx {
+            // Whatever arrived is discarded with the state (contract L7).
+            let state = lock(&side.state).take();
+            if let Some(state) = state {
+                *lock(&side.counts) = state.counts;
+            }
+        }
+        for side in &end.tx {
+            *lock(&side.backlog) = Backlog::default();
+        }
+        Ok(())
+    }
+
+    fn link(&mut self) -> Result<Link> {
+        self.check()?;
+        Ok(Link::new(self.cable.shared.link_up()))
+    }
+
+    fn set_mac(&mut self, mac: MacAddr) -> Result<()> {
+        self.cable.shared.ends[self.end].filter.set_own(mac);
+        self.mac = mac;
+        Ok(())
+    }
+
+    fn set_promiscuous(&mut self, on: bool) -> Result<()> {
+        self.cable.shared.ends[self.end].filter.set_promiscuous(on);
+        Ok(())
+    }
+
+    fn set_max_frame(&mut self, _: usize) -> Result<()> {
+        // The common layer enforces it; a cable carries whatever there is.
+        Ok(())
+    }
+
+    fn counters(&mut self) -> PortCounters {
+        let end = &self.cable.shared.ends[self.end];
+        let mut all = PortCounters::default();
+        for side in &end.rx {
+            let state = lock(&side.state);
+            let counts = state.as_ref().map_or_else(|| *lock(&side.counts), |state| state.counts);
+            let mut queue = Counters::default();
+            queue.rx_ring_full = Some(counts.ring_full);
+            queue.rx_no_buffer = Some(counts.no_buffer);
+            queue.rx_filtered = Some(counts.filtered);
+            queue.rx_errors = Some(counts.errors);
+            all.rx_queues.push(queue);
+        }
+        all
+    }
+}
+
+impl Drop for LoopPort {
+    fn drop(&mut self) {
+        let _ = self.stop();
+        let filter = &self.cable.shared.ends[self.end].filter;
+        filter.set_own(self.found_mac);
+        filter.set_promiscuous(false);
+        for side in &self.cable.shared.ends[self.end].rx {
+            *lock(&side.counts) = crate::cable::RxCounts::default();
+        }
+    }
+}
+
+struct LoopRx {
+    cable: Cable,
+    end: usize,
+    queue: usize,
+    title: String,
+    frames: Arc<EventFd>,
+    events: Arc<EventFd>,
+    timestamps: bool,
+}
+
+impl LoopRx {
+    fn state(&self) -> &Mutex<Option<RxState>> {
+        &self.cable.shared.ends[self.end].rx[self.queue].state
+    }
+}
+
+impl RxDriver for LoopRx {
+    #[inline]
+    fn recv(&mut self, burst: &mut Burst, _: &mut PoolCache) -> Result<()> {
+        let before = burst.len();
+        {
+            let mut guard = lock(self.state());
+            let Some(state) = &mut *guard else { return Err(Error::Closed) };
+            state.ring.pop_into(burst);
+            if burst.len() == before
+                && let Some(packet) = state.faults.release()
+            {
+                let _ = burst.push(packet);
+            }
+        }
+        if burst.len() == before && self.cable.shared.is_gone(self.end) {
+            return Err(gone(&self.title));
+        }
+        if self.timestamps {
+            let at = stamp();
+            burst[before..].iter_mut().for_each(|packet| packet.set_timestamp(at));
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> Result<()> {
+        self.frames.drain();
+        match &mut *lock(self.state()) {
+            Some(state) => {
+                state.armed = true;
+                state.cache.flush();
+            }
+            None => return Err(Error::Closed),
+        }
+        Ok(())
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.frames.as_raw_fd())
+    }
+
+    fn event_descriptor(&self) -> Option<RawFd> {
+        Some(self.events.as_raw_fd())
+    }
+
+    fn link_up(&mut self) -> Result<bool> {
+        self.events.drain();
+        match self.cable.shared.is_gone(self.end) {
+            true => Err(gone(&self.title)),
+            false => Ok(self.cable.shared.link_up()),
+        }
+    }
+}
+
+fn stamp() -> Timestamp {
+    let (source, clock) = (TimestampSource::Software, Clock::Monotonic);
+    Timestamp { ns: anyport::time::monotonic_ns(), source, clock }
+}
+
+struct LoopTx {
+    cable: Cable,
+    end: usize,
+    queue: usize,
+    title: String,
+    timestamps: Option<VecDeque<TxTimestamp>>,
+}
+
+impl TxDriver for LoopTx {
+    #[inline]
+    fn send(&mut self, burst: &mut Burst, count: usize, _: &mut [PoolCache]) -> Result<()> {
+        if self.cable.shared.is_gone(self.end) {
+            return Err(gone(&self.title));
+        }
+        let Some(timestamps) = &mut self.timestamps else {
+            self.cable.shared.send(self.end, self.queue, burst, count);
+            return Ok(());
+        };
+        let asked: Vec<Option<u32>> = burst[..count]
+            .iter()
+            .map(|packet| packet.requests().timestamp.then(|| packet.mark().unwrap_or(0)))
+            .collect();
+        let before = burst.len();
+        self.cable.shared.send(self.end, self.queue, burst, count);
+        let at = stamp();
+        let sent = asked.into_iter().take(before - burst.len()).flatten();
+        timestamps.extend(sent.map(|mark| TxTimestamp { mark, at }));
+        Ok(())
+    }
+
+    fn reclaim(&mut self, _: &mut [PoolCache]) -> Result<Outstanding> {
+        Ok(self.cable.shared.outstanding(self.end, self.queue))
+    }
+
+    fn link_up(&mut self) -> Result<bool> {
+        match self.cable.shared.is_gone(self.end) {
+            true => Err(gone(&self.title)),
+            false => Ok(self.cable.shared.link_up()),
+        }
+    }
+
+    fn take_timestamp(&mut self) -> Option<TxTimestamp> {
+        self.timestamps.as_mut()?.pop_front()
+    }
+}
