@@ -163,8 +163,9 @@ impl Burst {
 
     /// Keeps the packets for which `keep` says so, in order; looks only at those from `start` on.
     pub fn retain_from(&mut self, start: usize, mut keep: impl FnMut(&mut Packet) -> bool) {
-        let mut kept = start.min(self.len);
-        for at in kept..self.len {
+        let start = start.min(self.len);
+        let mut kept = start;
+        for at in start..self.len {
             if keep(&mut self[at]) {
                 if kept != at {
                     self.swap(kept, at);

@@ -10,8 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::tap::TapWriter;
-use super::{Direction, Tap};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The ring's size: at 60-byte frames about 57,000 of them, at full-size frames about 2,700.
 const RING: usize = 4 << 20;

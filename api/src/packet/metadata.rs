@@ -139,7 +139,7 @@ impl Packet {
     /// When the frame was received, if `rx_timestamp` is on.
     #[inline]
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.has(flags::TIMESTAMP).then(|| Timestamp {
+        self.has(flags::TIMESTAMP).then_some(Timestamp {
             ns: self.timestamp,
             source: match self.flags >> flags::SOURCE_SHIFT & 3 {
                 0 => TimestampSource::Hardware,

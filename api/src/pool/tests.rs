@@ -88,7 +88,7 @@ fn huge_pages_fall_back_or_say_how_to_get_them() {
     packet.fill(&[1; 1792]).unwrap();
     assert!(
         pool.region().len() >= 8 * 2048
-            && pool.region().base() as usize % pool.region().page_size() == 0
+            && (pool.region().base() as usize).is_multiple_of(pool.region().page_size())
     );
 }
 

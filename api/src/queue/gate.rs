@@ -59,10 +59,6 @@ impl Gate {
         self.closing.store(true, Ordering::Release);
     }
 
-    pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
     /// Takes the gate for good, waiting for the call in progress; false after `deadline`, true also if it was
     /// closed before.
     pub fn close(&self, deadline: Instant) -> bool {

@@ -58,7 +58,7 @@ impl FaultState {
         mut deliver: impl FnMut(Packet),
     ) -> u64 {
         self.seen += 1;
-        let hits = |every: u64| every != 0 && self.seen % every == 0;
+        let hits = |every: u64| every != 0 && self.seen.is_multiple_of(every);
         if hits(self.faults.drop) {
             return 1;
         }
