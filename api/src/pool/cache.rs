@@ -34,14 +34,7 @@ pub struct PoolCache {
 impl PoolCache {
     pub(crate) fn new(pool: Pool, size: usize) -> PoolCache {
         let published = pool.shared().register_cache();
-        PoolCache {
-            pool,
-            frames: [0; MAX],
-            len: 0,
-            size: size.clamp(1, MAX),
-            published,
-            starved: false,
-        }
+        PoolCache { pool, frames: [0; MAX], len: 0, size: size.min(MAX), published, starved: false }
     }
 
     /// The size that the contract gives the cache of one of `queues` queues (contract P1).
@@ -74,7 +67,7 @@ impl PoolCache {
     /// Gives a packet back; one of another pool goes to that pool.
     #[inline]
     pub fn give(&mut self, packet: Packet) {
-        if packet.pool_id() != self.pool.id() || packet.is_chain() {
+        if packet.pool_id() != self.pool.id() || packet.is_chain() || self.size == 0 {
             return drop(packet);
         }
         let frame = packet.frame_index();
@@ -99,7 +92,7 @@ impl PoolCache {
 
     #[cold]
     fn refill(&mut self) -> bool {
-        let want = self.size.div_ceil(2);
+        let want = self.size.div_ceil(2).max(1);
         // Popped frames come topmost first; taking goes from the end, so turn them round.
         self.len = self.pool.shared().take(&mut self.frames[..want]);
         self.frames[..self.len].reverse();

@@ -235,7 +235,8 @@ impl Pool {
         Some(packet)
     }
 
-    /// A cache in front of the pool, for one thread; it holds at most `size` frames (1 to 64).
+    /// A cache in front of the pool, for one thread; it holds at most `size` frames (up to 64; with 0
+    /// every frame crosses the shared list).
     pub fn cache(&self, size: usize) -> PoolCache {
         PoolCache::new(self.clone(), size)
     }

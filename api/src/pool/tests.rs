@@ -33,6 +33,16 @@ fn an_empty_pool_gives_none_and_recovers() {
 }
 
 #[test]
+fn a_small_pool_is_not_hoarded() {
+    let pool = Pool::builder().frames(8).build().unwrap();
+    let mut cache = PoolCache::for_queue(&pool, 2);
+    let packet = cache.take().unwrap();
+    assert!(cache.is_empty());
+    cache.give(packet);
+    assert!(cache.is_empty() && pool.free() == 8);
+}
+
+#[test]
 fn the_youngest_frame_comes_first() {
     let pool = Pool::builder().frames(64).build().unwrap();
     let mut cache = pool.cache(8);

@@ -159,7 +159,7 @@ impl Stats {
         Stats { shared }
     }
 
-    /// All counters now. After close they stay what the common layer counted last.
+    /// All counters now. After close they stay what they were.
     pub fn read(&self) -> PortCounters {
         let shared = &*self.shared;
         // The driver first: what the device reports as not sent must never exceed what is read as accepted.

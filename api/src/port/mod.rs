@@ -25,6 +25,7 @@ pub(crate) use lock::DeviceLock;
 use crate::capability::Capability;
 use crate::capture::{CaptureFile, Captures};
 use crate::config::{PortConfig, Spec};
+use crate::counters::PortCounters;
 use crate::driver::PortDriver;
 use crate::error::{Error, Result};
 use crate::mac::{MacAddr, MacFilter};
@@ -90,6 +91,8 @@ pub(crate) struct PortShared {
     /// The device's address at open.
     original_mac: MacAddr,
     state: Mutex<State>,
+    /// What the device had counted when it was closed.
+    final_counters: Mutex<PortCounters>,
     /// `None` once closed.
     driver: Mutex<Option<Box<dyn PortDriver>>>,
     config: Mutex<PortConfig>,
@@ -220,6 +223,7 @@ impl Port {
             filter: MacFilter::new(driver.mac()),
             original_mac: driver.mac(),
             state: Mutex::new(State::Stopped),
+            final_counters: Mutex::default(),
             driver: Mutex::new(Some(driver)),
             config: Mutex::new(PortConfig::default()),
             cells: Mutex::default(),
@@ -485,7 +489,9 @@ impl Port {
         let stopped = self.stop();
         let captured = self.set_capture(None);
         *lock(&self.shared.state) = State::Closed;
-        drop(lock(&self.shared.driver).take());
+        if let Some(mut driver) = lock(&self.shared.driver).take() {
+            *lock(&self.shared.final_counters) = driver.counters();
+        }
         drop(lock(&self.shared.lock).take());
         stopped.and(captured)
     }

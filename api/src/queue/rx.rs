@@ -82,7 +82,10 @@ pub(crate) struct RxPlan {
 impl RxPlan {
     /// Whether frames need no more than a look at their length.
     fn simple(&self) -> bool {
-        !self.filter && !self.finish_checksums && !self.software_offloads()
+        !self.filter
+            && !self.finish_checksums
+            && self.rx_timestamp == Mode::Off
+            && !self.software_offloads()
     }
 
     fn software_offloads(&self) -> bool {
@@ -106,6 +109,8 @@ pub(crate) struct RxCore {
     /// What the driver said together with its last frames; for the call after those are delivered.
     pending: Option<Error>,
     next_check_ms: u64,
+    /// The last receive timestamp in nanoseconds (contract O4).
+    last_stamp: u64,
 }
 
 impl RxCell {
@@ -305,6 +310,7 @@ impl RxCore {
             gone: false,
             pending: None,
             next_check_ms: 0,
+            last_stamp: 0,
         }
     }
 
@@ -436,10 +442,27 @@ impl RxCore {
             }
             keep
         });
+        if self.plan.rx_timestamp != Mode::Off {
+            self.check_clock(&burst[start..], port);
+        }
         self.counts.too_long.add(dropped.too_long);
         self.counts.too_short.add(dropped.too_short);
         self.counts.filtered.add(dropped.filtered);
         bytes
+    }
+
+    /// Timestamps of a queue do not go back unless their clock was set back, which is said (contract O4).
+    fn check_clock(&mut self, packets: &[Packet], port: &PortShared) {
+        for stamp in packets.iter().filter_map(Packet::timestamp) {
+            if stamp.ns < self.last_stamp {
+                let back = self.last_stamp - stamp.ns;
+                tracing::warn!(
+                    "{}: receive timestamps went back by {back} ns: their clock was set",
+                    port.title()
+                );
+            }
+            self.last_stamp = stamp.ns;
+        }
     }
 
     fn check_one(
