@@ -35,7 +35,7 @@ impl Accumulator {
         let sum = fold(sum(piece));
         // One byte further on, every byte stands in the other half of its word (RFC 1071 2.B).
         self.sum += u64::from(if self.odd { sum.swap_bytes() } else { sum });
-        self.odd ^= piece.len() % 2 != 0;
+        self.odd ^= piece.len() & 1 != 0;
     }
 
     /// The sum in 16 bits, as the field would be read in network byte order; not complemented.
