@@ -12,6 +12,8 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     #[cfg(feature = "loop")]
     add(&mut registry, anyport_loopback::Loopback::default());
+    #[cfg(feature = "pcap")]
+    add(&mut registry, anyport_pcap::Pcap::default());
     registry
 }
 
