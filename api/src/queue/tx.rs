@@ -455,7 +455,7 @@ impl TxCore {
         };
         let packet = work.as_mut().unwrap_or(&mut burst[0]);
         if fill {
-            software::fill_checksums(packet, &requests);
+            software::fill_checksums(packet, &requests)?;
         }
         if let Some(tci) = insert {
             software::insert_vlan(packet, tci)?;
