@@ -179,7 +179,7 @@ impl<'a> Setup<'a> {
             tx_ring: capability.tx_ring.default,
             max_frame: capability.default_max_frame,
             max_segments: 1,
-            rss_key: crate::config::DEFAULT_RSS_KEY,
+            rss_key: crate::offload::toeplitz::DEFAULT_KEY,
             offloads: DeviceOffloads::default(),
         }
     }

@@ -13,7 +13,7 @@ mod spec;
 
 pub use file::ConfigFile;
 pub use keys::{from_table, schema_of};
-pub use port::{DEFAULT_RSS_KEY, Offload, PortConfig, RssKey, Switch};
+pub use port::{Offload, PortConfig, RssKey, Switch};
 pub use spec::Spec;
 
 /// Keys and values, as they stand in a spec or a file.

@@ -6,15 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddr;
-
-/// Microsoft's verification key, the default of most NICs: 40 bytes, as drivers expect.
-pub const DEFAULT_RSS_KEY: [u8; 40] = [
-    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f,
-    0xb0, //
-    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2,
-    0x0c, //
-    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-];
+use crate::offload::toeplitz;
 
 /// How an offload is to be done (contract O).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -141,21 +133,13 @@ pub struct RssKey(pub [u8; 40]);
 
 impl Default for RssKey {
     fn default() -> RssKey {
-        RssKey(DEFAULT_RSS_KEY)
+        RssKey(toeplitz::DEFAULT_KEY)
     }
 }
 
 impl RssKey {
     /// A key under which both directions of a flow have the same hash.
-    pub const SYMMETRIC: RssKey = RssKey({
-        let mut key = [0; 40];
-        let mut i = 0;
-        while i < 40 {
-            key[i] = if i % 2 == 0 { 0x6d } else { 0x5a };
-            i += 1;
-        }
-        key
-    });
+    pub const SYMMETRIC: RssKey = RssKey(toeplitz::SYMMETRIC_KEY);
 }
 
 impl Serialize for RssKey {
