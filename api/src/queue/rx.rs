@@ -111,7 +111,15 @@ pub(crate) struct RxCore {
     next_check_ms: u64,
     /// The last receive timestamp in nanoseconds (contract O4).
     last_stamp: u64,
+    /// Whether the epoll descriptor watches the driver's. Being watched costs the kernel something for every frame, sent
+    /// ones included, so a queue that is only polled is not watched.
+    watched: bool,
+    /// Calls of `recv` since the queue was last armed.
+    polls: u32,
 }
+
+/// So many calls of `recv` without a wait make a queue one that is polled.
+const POLLED: u32 = 256;
 
 impl RxCell {
     pub fn new(port: Arc<PortShared>, core: RxCore) -> Result<Arc<RxCell>> {
@@ -119,9 +127,6 @@ impl RxCell {
         let signal = Arc::new(EventFd::new().map_err(system)?);
         let epoll = Epoll::new().map_err(system)?;
         epoll.add(std::os::fd::AsRawFd::as_raw_fd(&*signal)).map_err(system)?;
-        if let Some(fd) = core.driver.descriptor() {
-            epoll.add(fd).map_err(system)?;
-        }
         if let Some(fd) = core.driver.event_descriptor() {
             epoll.add(fd).map_err(system)?;
         }
@@ -156,8 +161,11 @@ impl RxCell {
         let core = unsafe { (*self.core.get()).take() };
         if let Some(core) = &core {
             // The driver's descriptors go with it: epoll must not watch numbers that are used again.
-            let fds = [core.driver.descriptor(), core.driver.event_descriptor()];
-            fds.into_iter().flatten().for_each(|fd| self.epoll.remove(fd));
+            let frames = core.driver.descriptor().filter(|_| core.watched);
+            [frames, core.driver.event_descriptor()]
+                .into_iter()
+                .flatten()
+                .for_each(|fd| self.epoll.remove(fd));
         }
         core
     }
@@ -187,7 +195,12 @@ impl RxQueue {
     #[inline]
     pub fn recv(&mut self, burst: &mut Burst) -> Result<usize> {
         let port = &*self.cell.port;
-        self.cell.with(|core| core.recv(burst, port))
+        self.cell.with(|core| {
+            if core.watched {
+                core.unwatch_when_polled(&self.cell.epoll);
+            }
+            core.recv(burst, port)
+        })
     }
 
     /// Returns when a frame is there, or for the other reasons that [`Wake`] names (contract R10). A zero timeout
@@ -272,6 +285,9 @@ impl RxQueue {
                 if core.cache.was_starved() {
                     core.cache.pool().wake_when_filled(cell.signal.clone());
                 }
+                core.watch(&cell.epoll).map_err(|source| {
+                    Error::os(cell.port.title(), "watching the queue's descriptor", source)
+                })?;
                 core.driver.arm()?;
                 if core.fill_stash(&cell.port)? {
                     return Ok(Some(Wake::Ready));
@@ -311,6 +327,29 @@ impl RxCore {
             pending: None,
             next_check_ms: 0,
             last_stamp: 0,
+            watched: false,
+            polls: 0,
+        }
+    }
+
+    /// Lets the epoll descriptor watch the driver's.
+    fn watch(&mut self, epoll: &Epoll) -> std::io::Result<()> {
+        self.polls = 0;
+        if let Some(fd) = self.driver.descriptor().filter(|_| !self.watched) {
+            epoll.add(fd)?;
+            self.watched = true;
+        }
+        Ok(())
+    }
+
+    /// Ends that after a while without a wait.
+    fn unwatch_when_polled(&mut self, epoll: &Epoll) {
+        self.polls += 1;
+        if self.polls >= POLLED
+            && let Some(fd) = self.driver.descriptor()
+        {
+            epoll.remove(fd);
+            self.watched = false;
         }
     }
 
