@@ -14,7 +14,7 @@
 //! - `recv` and `send` never block, sleep or allocate.
 //! - [`RxDriver::arm`] needs no re-check for frames: the caller receives once more after arming, so that
 //!   a frame that came in between is not slept over (contract R10).
-//! - A frame's [`Packet`] may be dropped or given to a cache only when the device can no longer touch it
+//! - A frame's [`Packet`](crate::Packet) may be dropped or given to a cache only when the device can no longer touch it
 //!   (contract L6).
 
 use std::os::fd::RawFd;

@@ -667,3 +667,25 @@ fn taps_see_what_was_received_and_accepted() {
     assert_eq!(tx.send(&mut burst).unwrap(), 1);
     assert_eq!(port.stats().read().port.capture_dropped, Some(0));
 }
+
+#[test]
+fn a_capture_goes_to_a_file_or_the_port_is_not_opened() {
+    let bench = Bench::new(|_| {});
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("both.pcapng");
+    let (port, mut rx, mut tx) = bench.open(&format!(",capture={}", path.display()));
+    bench.arrive(frame(80));
+    let mut burst = Burst::new();
+    rx.recv(&mut burst).unwrap();
+    assert_eq!(tx.send(&mut burst).unwrap(), 1);
+    assert_eq!(port.stats().read().port.capture_dropped, Some(0));
+    port.close().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let found = bytes.windows(80).filter(|window| *window == frame(80)).count();
+    assert_eq!(found, 2, "received and sent");
+
+    let error = bench.registry.open("mock:full,capture=/dev/full").unwrap_err().to_string();
+    assert!(error.contains("/dev/full: creating the capture file: No space left"), "{error}");
+    burst.clear();
+    assert_eq!(bench.pool.free(), 512);
+}

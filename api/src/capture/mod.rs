@@ -1,7 +1,7 @@
 //! Captures: what passes a port, for somebody to look at.
 //!
 //! A second opener of a device is refused (contract L2), so watching a port is the port's own service: the key
-//! `capture=FILE.pcapng` writes both directions to a file ([`CaptureFile`]), and
+//! `capture=FILE.pcapng` writes both directions to a file (a thread of its own writes it), and
 //! [`Control::tap`](crate::port::Control::tap) gives a running program the same as a [`Tap`].
 //!
 //! Between the queues and the reader lies a bounded ring. The port never waits for the reader: what does not fit is

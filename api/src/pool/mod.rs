@@ -4,7 +4,7 @@
 //! (DMA) can be given, so that a frame moves between ports without a copy. A [`Packet`] owns a frame; dropping it
 //! gives the frame back, from any thread. In front of the shared lock-free list each queue has a [`PoolCache`].
 //!
-//! Ownership: pool handles and frames that are out share one reference count ([`shared::PoolShared`]). A pool
+//! Ownership: pool handles and frames that are out share one reference count (in `shared`). A pool
 //! whose last handle is dropped is orphaned: its memory goes with its last frame (contract L10).
 //!
 //! Trap: frames at equal offsets of a power of two compete for the same cache sets; see

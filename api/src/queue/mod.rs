@@ -1,7 +1,7 @@
 //! Queues: what a started port hands out, and where the contract is kept on the way of every burst.
 //!
 //! A queue handle ([`RxQueue`], [`TxQueue`]) is owned by one thread at a time (`&mut self`, contract Q2). It shares a
-//! *cell* with its port: the driver's queue, caches and counters, behind a [`gate`]. `stop` takes the
+//! *cell* with its port: the driver's queue, caches and counters, behind a `gate`. `stop` takes the
 //! cell's core out, so a handle that outlives its port answers `Closed` and nothing else (contract L10).
 
 pub(crate) mod gate;

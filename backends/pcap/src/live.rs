@@ -104,6 +104,10 @@ impl Backend for Pcap {
             let title = title.clone();
             move |error| explain(&title, doing, error)
         };
+        if !interface.is_ethernet().map_err(explain("reading the kind of device"))? {
+            let reason = "it is not an Ethernet interface, and a port's frames begin with an Ethernet header";
+            return Err(Error::Backend { device: title, reason: reason.into() });
+        }
         let found_mac = interface.mac().map_err(explain("reading the address"))?;
         let found_mtu = interface.mtu().map_err(explain("reading the MTU"))?;
         let silencer = match request.config.shared {

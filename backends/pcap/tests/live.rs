@@ -1,5 +1,7 @@
 //! Two ports on the ends of a veth pair, in a network namespace that goes with the test's thread.
 
+#![allow(clippy::print_stderr, reason = "a test says why it was skipped")]
+
 use std::process::Command;
 use std::time::Duration;
 
