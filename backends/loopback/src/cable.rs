@@ -77,6 +77,8 @@ pub(crate) struct RxState {
     pub pools: Vec<u16>,
     pub cache: PoolCache,
     pub armed: bool,
+    /// Nothing is taken any more (see [`Cable::end_input`]).
+    pub ended: bool,
     pub frames: Arc<EventFd>,
     pub events: Arc<EventFd>,
     pub max_segments: usize,
@@ -120,6 +122,11 @@ impl Cable {
         names
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
     /// Plugs the cable in, or pulls it out: the link of both ends goes up or down (contract T8).
     pub fn set_link(&self, up: bool) {
         self.shared.plugged.store(up, Ordering::SeqCst);
@@ -159,6 +166,21 @@ impl Cable {
     pub fn remove(&self, end: usize, gone: bool) {
         self.shared.ends[end].gone.store(gone, Ordering::SeqCst);
         self.shared.signal_events();
+    }
+
+    /// Lets the input of an end (0 or 1) end, as that of a capture file does: its port delivers what has arrived and then
+    /// says `Ended` (contract R14), until it is started again. What is sent to it later is lost.
+    ///
+    /// # Panics
+    /// If `end` is not 0 or 1.
+    pub fn end_input(&self, end: usize) {
+        for side in &self.shared.ends[end].rx {
+            if let Some(state) = &mut *lock(&side.state) {
+                state.ended = true;
+                state.armed = false;
+                state.frames.signal();
+            }
+        }
     }
 
     /// Sets the faults that frames suffer on their way to an end, from the next frame on, until its port is started
@@ -272,7 +294,7 @@ impl End {
         let mut guard = lock(&self.rx[queue].state);
         // A stopped end hears nothing.
         let Some(state) = &mut *guard else { return discard(burst, count) };
-        if self.gone.load(Ordering::Relaxed) {
+        if state.ended || self.gone.load(Ordering::Relaxed) {
             return discard(burst, count);
         }
         let filter = self.filter.snapshot();

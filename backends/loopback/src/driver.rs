@@ -122,6 +122,7 @@ impl PortDriver for LoopPort {
         capability.link_state = true;
         capability.link_loss = LinkLoss::Kept;
         capability.can_vanish = true;
+        capability.can_end = true;
         capability.offloads.rx_timestamp = true;
         capability.offloads.tx_timestamp = true;
         capability
@@ -150,6 +151,7 @@ impl PortDriver for LoopPort {
                 pools: setup.pools.iter().map(anyport::Pool::id).collect(),
                 cache: pool.cache(share.min(32)),
                 armed: false,
+                ended: false,
                 frames: frames.clone(),
                 events: events.clone(),
                 max_segments: setup.max_segments as usize,
@@ -271,18 +273,25 @@ impl RxDriver for LoopRx {
     #[inline]
     fn recv(&mut self, burst: &mut Burst, _: &mut PoolCache) -> Result<()> {
         let before = burst.len();
+        let ended;
         {
             let mut guard = lock(self.state());
             let Some(state) = &mut *guard else { return Err(Error::Closed) };
             state.ring.pop_into(burst);
             if burst.len() == before
+                && !burst.is_full()
                 && let Some(packet) = state.faults.release()
             {
                 let _ = burst.push(packet);
             }
+            // A full burst leaves frames behind: the end comes after the last of them.
+            ended = state.ended && state.ring.len() == 0 && state.faults.held() == 0;
         }
         if burst.len() == before && self.cable.shared.is_gone(self.end) {
             return Err(gone(&self.title));
+        }
+        if burst.len() == before && ended {
+            return Err(Error::Ended);
         }
         if self.timestamps {
             let at = stamp();

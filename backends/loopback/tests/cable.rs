@@ -328,3 +328,37 @@ fn names_have_one_form() {
         registry().open("loop:a.b.0,drp=1").unwrap_err().to_string().contains("unknown key `drp`")
     );
 }
+
+#[test]
+fn an_input_that_ends_says_so_after_its_last_frame() {
+    let cable = Cable::named("ends");
+    let (mut a, mut b) = (open("loop:ends.0"), open("loop:ends.1"));
+    a.send(0..3, 60);
+    cable.end_input(1);
+    a.send(3..4, 60);
+    // One at a time: a full burst leaves frames behind, and they come before the end.
+    let mut full = Burst::with_capacity(1);
+    assert_eq!(b.rx[0].recv(&mut full).unwrap(), 1);
+    assert_eq!(b.rx[0].recv(&mut full).unwrap(), 0);
+    let mut burst = Burst::new();
+    assert_eq!(b.rx[0].recv(&mut burst).unwrap(), 2);
+    assert_eq!(burst.iter().map(number).collect::<Vec<_>>(), [1, 2]);
+    assert!(b.rx[0].recv(&mut burst).unwrap_err().is_ended());
+    assert_eq!(b.rx[0].wait(Duration::from_secs(5)).unwrap(), Wake::Ended);
+    b.port.stop().unwrap();
+    b.rx = b.port.start().unwrap().rx;
+    a.send(4..5, 60);
+    assert_eq!(b.receive(), [4]);
+}
+
+#[test]
+fn a_full_burst_costs_no_delayed_frame() {
+    let (mut a, mut b) = (open("loop:late.0"), open("loop:late.1,delay=1"));
+    a.send(0..1, 60);
+    let mut full = Burst::with_capacity(1);
+    full.push(b.pool.packet(&[0; 60]).unwrap()).unwrap();
+    assert_eq!(b.rx[0].recv(&mut full).unwrap(), 0);
+    full.clear();
+    assert_eq!(b.rx[0].recv(&mut full).unwrap(), 1);
+    assert_eq!(number(&full[0]), 0);
+}
