@@ -1,0 +1,5 @@
+//! control
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

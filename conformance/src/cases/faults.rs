@@ -1,0 +1,5 @@
+//! faults
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! life
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! pool
+
+use crate::case::Case;
+
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,50 @@
+//! Two ports that somebody connected: a cable between two cards, two veth ends, two backends.
+
+use anyport::Registry;
+
+use super::{Rig, Wires};
+use crate::case::{Power, Verdict};
+use crate::ctx::End;
+
+/// The rig `given`: any two connected ports. The link should be quiet: counts are exact.
+pub struct Given {
+    registry: Registry,
+    specs: [String; 2],
+}
+
+impl Given {
+    /// Two specs (or configured names) that `registry` opens.
+    pub fn new(registry: Registry, one: impl Into<String>, other: impl Into<String>) -> Given {
+        Given { registry, specs: [one.into(), other.into()] }
+    }
+}
+
+impl Rig for Given {
+    fn name(&self) -> String {
+        "given".into()
+    }
+
+    fn about(&self) -> String {
+        format!("{} connected to {}", self.specs[0], self.specs[1])
+    }
+
+    fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    fn powers(&self) -> Vec<Power> {
+        Vec::new()
+    }
+
+    fn wires(&self, _: usize) -> Verdict<Box<dyn Wires>> {
+        Ok(Box::new(GivenWires(self.specs.clone())))
+    }
+}
+
+struct GivenWires([String; 2]);
+
+impl Wires for GivenWires {
+    fn spec(&self, end: End) -> String {
+        self.0[end.index()].clone()
+    }
+}

@@ -1,0 +1,80 @@
+//! The in-process cable.
+
+use anyport::Registry;
+use anyport_loopback::Cable;
+
+use super::{Rig, Wires};
+use crate::case::{Power, Verdict};
+use crate::ctx::End;
+
+/// The rig `loop`: both ends of an in-process cable. It needs no privilege.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct LoopRig;
+
+impl LoopRig {
+    /// The rig.
+    pub fn new() -> LoopRig {
+        LoopRig
+    }
+}
+
+impl Rig for LoopRig {
+    fn name(&self) -> String {
+        "loop".into()
+    }
+
+    fn about(&self) -> String {
+        "an in-process cable".into()
+    }
+
+    fn registry(&self) -> Registry {
+        anyport_backends::registry()
+    }
+
+    fn powers(&self) -> Vec<Power> {
+        vec![Power::Cable, Power::Pause, Power::Remove, Power::EndInput]
+    }
+
+    fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {
+        Ok(Box::new(LoopWires { cable: Cable::named(&name(number)) }))
+    }
+}
+
+/// Other suites of the same process (tests run side by side) must not meet on a cable: the suite's thread is part of
+/// the name.
+fn name(number: usize) -> String {
+    let digits: String =
+        format!("{:?}", std::thread::current().id()).chars().filter(char::is_ascii_digit).collect();
+    format!("conformance-{digits}-{number}")
+}
+
+struct LoopWires {
+    cable: Cable,
+}
+
+impl Wires for LoopWires {
+    fn spec(&self, end: End) -> String {
+        format!("loop:{}.{}", self.cable.name(), end.index())
+    }
+
+    fn set_link(&self, up: bool) -> Verdict {
+        self.cable.set_link(up);
+        Ok(())
+    }
+
+    fn pause(&self, on: bool) -> Verdict {
+        self.cable.pause(on);
+        Ok(())
+    }
+
+    fn remove(&self, end: End) -> Verdict {
+        self.cable.remove(end.index(), true);
+        Ok(())
+    }
+
+    fn end_input(&self, end: End) -> Verdict {
+        self.cable.end_input(end.index());
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Rigs: what makes two connected devices for a case, and takes them away again.
+//!
+//! | rig | devices | needs |
+//! |---|---|---|
+//! | [`LoopRig`] | an in-process cable | nothing |
+//! | [`VethRig`] | a veth pair in a network namespace of the suite's own | root, or a user namespace |
+//! | [`Given`] | two ports that somebody connected | whatever they need |
+
+mod given;
+mod loopback;
+mod veth;
+
+use std::net::Ipv4Addr;
+
+use anyport::{MacAddr, Registry};
+
+pub use given::Given;
+pub use loopback::LoopRig;
+pub use veth::VethRig;
+
+use crate::case::{Failure, Power, Verdict};
+use crate::ctx::End;
+
+/// The names of the rigs that [`named`] knows, with what they are.
+pub const NAMES: [(&str, &str); 2] = [
+    ("loop", "both ends of an in-process cable"),
+    ("pcap-veth", "the kernel path through libpcap on both ends of a veth pair"),
+];
+
+/// The rig of that name.
+///
+/// # Errors
+/// A text that lists the names there are.
+pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
+    match name {
+        "loop" => Ok(Box::new(LoopRig::new())),
+        "pcap-veth" => Ok(Box::new(VethRig::new("pcap-veth", "pcap"))),
+        _ => {
+            let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            Err(Failure(format!("there is no rig `{name}`; the rigs are: {}", known.join(", "))))
+        }
+    }
+}
+
+/// Makes connected devices.
+pub trait Rig: Send {
+    /// Its name in reports.
+    fn name(&self) -> String;
+    /// What it is, in a few words.
+    fn about(&self) -> String;
+    /// The backends that cases open ports with.
+    fn registry(&self) -> Registry;
+    /// What it can do besides connecting two ports.
+    fn powers(&self) -> Vec<Power>;
+    /// Called once, on the thread from which all cases are started: the place to enter a namespace.
+    ///
+    /// # Errors
+    /// If the rig cannot be built here; the text says what it would take.
+    fn enter(&mut self) -> Verdict {
+        Ok(())
+    }
+    /// Two connected devices; dropping them takes them away.
+    ///
+    /// # Errors
+    /// If they cannot be made.
+    fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>>;
+}
+
+/// Frames and bytes that somebody else counted at an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Witness {
+    /// Frames that came out of the wire at this end.
+    pub rx_packets: u64,
+    /// Bytes of those.
+    pub rx_bytes: u64,
+    /// Frames that this end put on the wire.
+    pub tx_packets: u64,
+    /// Bytes of those.
+    pub tx_bytes: u64,
+}
+
+/// The addresses by which a host's stack and a port can talk ([`Wires::host`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Host {
+    /// The host's own address.
+    pub address: Ipv4Addr,
+    /// An address that the host believes to be at the other end.
+    pub peer: Ipv4Addr,
+}
+
+/// Two connected devices. What a rig cannot do (its [`powers`](Rig::powers) say so) keeps these defaults.
+pub trait Wires: Send + Sync {
+    /// The spec of an end.
+    fn spec(&self, end: End) -> String;
+    /// Takes the link down, or brings it up ([`Power::Cable`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn set_link(&self, _up: bool) -> Verdict {
+        unable(Power::Cable)
+    }
+    /// Holds back what is sent from now on, or lets it go ([`Power::Pause`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn pause(&self, _on: bool) -> Verdict {
+        unable(Power::Pause)
+    }
+    /// Takes the device of an end away for good ([`Power::Remove`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn remove(&self, _end: End) -> Verdict {
+        unable(Power::Remove)
+    }
+    /// Gives the device of an end another name ([`Power::Rename`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn rename(&self, _end: End) -> Verdict {
+        unable(Power::Rename)
+    }
+    /// Lets the input of an end's port end ([`Power::EndInput`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn end_input(&self, _end: End) -> Verdict {
+        unable(Power::EndInput)
+    }
+    /// Gives the host behind an end an address; `at_peer` is the MAC address that it sends to
+    /// ([`Power::Host`]). Sockets of the case's thread are on that host.
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn host(&self, _end: End, _at_peer: MacAddr) -> Verdict<Host> {
+        unable(Power::Host)
+    }
+    /// What somebody else counted at an end ([`Power::Witness`]).
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn witness(&self, _end: End) -> Verdict<Witness> {
+        unable(Power::Witness)
+    }
+    /// The device's settings as seen from outside, to be compared before and after ([`Power::Settings`]).
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn settings(&self, _end: End) -> Verdict<String> {
+        unable(Power::Settings)
+    }
+}
+
+fn unable<T>(power: Power) -> Verdict<T> {
+    Err(Failure(format!("the case asked for {power:?}, which the rig does not have")))
+}

@@ -1,0 +1,230 @@
+//! A veth pair in a network namespace of the suite's own.
+//!
+//! ```text
+//!   namespace (goes with the suite's threads, also after kill -9)
+//!     port A ── c1a ═══════ c1b ── port B        a fresh pair for every case
+//! ```
+//! Trap: `/proc/net` is the view of the process's first thread; a thread in another namespace looks at
+//! `/proc/thread-self/net`.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyport::{MacAddr, Registry};
+
+use super::{Host, Rig, Wires, Witness};
+use crate::case::{Failure, Power, Verdict};
+use crate::ctx::{End, eventually};
+
+/// Ports of one backend on both ends of a veth pair.
+pub struct VethRig {
+    name: String,
+    backend: String,
+    registry: Registry,
+}
+
+impl VethRig {
+    /// A rig of that name over a built-in backend that opens interfaces by their names.
+    pub fn new(name: &str, backend: &str) -> VethRig {
+        VethRig::with_registry(name, backend, anyport_backends::registry())
+    }
+
+    /// The same over a backend from a given registry.
+    pub fn with_registry(name: &str, backend: &str, registry: Registry) -> VethRig {
+        VethRig { name: name.into(), backend: backend.into(), registry }
+    }
+}
+
+impl Rig for VethRig {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn about(&self) -> String {
+        format!("`{}` on both ends of a veth pair, in a network namespace", self.backend)
+    }
+
+    fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    fn powers(&self) -> Vec<Power> {
+        vec![
+            Power::Cable,
+            Power::Remove,
+            Power::Rename,
+            Power::Host,
+            Power::Witness,
+            Power::Settings,
+            Power::Processes,
+        ]
+    }
+
+    fn enter(&mut self) -> Verdict {
+        // SAFETY: plain flags; only the calling thread moves.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(Failure(format!(
+                "cannot make a network namespace ({error}): run it as root, or below a user namespace with \
+                 `unshare --map-root-user --net COMMAND`"
+            )));
+        }
+        for scope in ["all", "default"] {
+            // `/proc/sys/net` is the view of whoever opens it.
+            let switch = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
+            // Without IPv6 there is no such switch, and no neighbour discovery to keep quiet.
+            if std::path::Path::new(&switch).exists() {
+                std::fs::write(&switch, "1")?;
+            }
+        }
+        ip("link set lo up")
+    }
+
+    fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {
+        let names = [format!("c{number}a"), format!("c{number}b")];
+        let [a, b] = &names;
+        ip(&format!("link add {a} type veth peer name {b}"))?;
+        let wires = VethWires { backend: self.backend.clone(), names: Mutex::new(names.clone()) };
+        for name in &names {
+            ip(&format!("link set {name} addrgenmode none"))?;
+            ip(&format!("link set {name} up"))?;
+        }
+        for end in End::BOTH {
+            wires.wait_for_carrier(end)?;
+        }
+        Ok(Box::new(wires))
+    }
+}
+
+struct VethWires {
+    backend: String,
+    names: Mutex<[String; 2]>,
+}
+
+impl VethWires {
+    fn name(&self, end: End) -> String {
+        self.names.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |n| n.clone())
+            [end.index()]
+        .clone()
+    }
+
+    fn wait_for_carrier(&self, end: End) -> Verdict {
+        let name = self.name(end);
+        eventually(&format!("carrier on {name}"), || {
+            let shown = output(&format!("-o link show dev {name}"))?;
+            Ok(shown.contains("LOWER_UP").then_some(()))
+        })
+    }
+}
+
+impl Wires for VethWires {
+    fn spec(&self, end: End) -> String {
+        format!("{}:{}", self.backend, self.name(end))
+    }
+
+    fn set_link(&self, up: bool) -> Verdict {
+        // One end down takes the carrier from both.
+        let state = if up { "up" } else { "down" };
+        ip(&format!("link set {} {state}", self.name(End::B)))?;
+        match up {
+            true => self.wait_for_carrier(End::A),
+            false => Ok(()),
+        }
+    }
+
+    fn remove(&self, end: End) -> Verdict {
+        ip(&format!("link del {}", self.name(end)))
+    }
+
+    fn rename(&self, end: End) -> Verdict {
+        let (old, new) = (self.name(end), format!("{}x", self.name(end)));
+        ip(&format!("link set {old} name {new}"))?;
+        self.names.lock().map_err(|_| "an earlier call panicked")?[end.index()] = new;
+        Ok(())
+    }
+
+    fn host(&self, end: End, at_peer: MacAddr) -> Verdict<Host> {
+        let host = Host { address: Ipv4Addr::new(10, 99, 0, 1), peer: Ipv4Addr::new(10, 99, 0, 2) };
+        let name = self.name(end);
+        ip(&format!("address add {}/24 dev {name}", host.address))?;
+        ip(&format!("neigh replace {} lladdr {at_peer} dev {name} nud permanent", host.peer))?;
+        Ok(host)
+    }
+
+    fn witness(&self, end: End) -> Verdict<Witness> {
+        let name = self.name(end);
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+        parse_counters(&text, &name)
+            .ok_or_else(|| Failure(format!("no counters of {name} in /proc/thread-self/net/dev")))
+    }
+
+    fn settings(&self, end: End) -> Verdict<String> {
+        let name = self.name(end);
+        let shown = output(&format!("-d -j link show dev {name}"))?;
+        let links: serde_json::Value = serde_json::from_str(&shown)?;
+        let link = &links[0];
+        let keys =
+            ["address", "mtu", "flags", "promiscuity", "allmulti", "xdp", "num_rx_queues", "qdisc"];
+        let settings: Vec<String> =
+            keys.iter().map(|key| format!("{key}={}", link[*key])).collect();
+        Ok(settings.join(" "))
+    }
+}
+
+impl Drop for VethWires {
+    fn drop(&mut self) {
+        for end in End::BOTH {
+            // One takes the other along; what a case has removed is gone already.
+            if ip(&format!("link del {}", self.name(end))).is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// Runs `ip` with arguments that contain no blanks of their own, in the calling thread's namespace.
+fn ip(arguments: &str) -> Verdict {
+    output(arguments).map(drop)
+}
+
+fn output(arguments: &str) -> Verdict<String> {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .map_err(|error| format!("running `ip` (package iproute2): {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure(format!("`ip {arguments}`: {}", said.trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The line of an interface in the format of `/proc/net/dev`.
+fn parse_counters(text: &str, interface: &str) -> Option<Witness> {
+    let line = text.lines().find_map(|line| {
+        let (name, counters) = line.split_once(':')?;
+        (name.trim() == interface).then_some(counters)
+    })?;
+    let numbers: Vec<u64> = line.split_whitespace().map_while(|n| n.parse().ok()).collect();
+    Some(Witness {
+        rx_bytes: *numbers.first()?,
+        rx_packets: *numbers.get(1)?,
+        tx_bytes: *numbers.get(8)?,
+        tx_packets: *numbers.get(9)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets ...\n\
+                    c1a: 120 2 0 0 0 0 0 0 60 1 0 0 0 0 0 0\n";
+        let expected = Witness { rx_packets: 2, rx_bytes: 120, tx_packets: 1, tx_bytes: 60 };
+        assert_eq!(parse_counters(text, "c1a"), Some(expected));
+        assert_eq!(parse_counters(text, "c1"), None);
+    }
+}
