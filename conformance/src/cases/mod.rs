@@ -17,20 +17,19 @@ mod wait;
 
 use crate::case::Case;
 
-/// All cases, in the contract's order.
+/// All cases, in the contract's order. A section is a file of cases, or a folder of such files.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [
+    let sections: [&[&[Case]]; 10] = [
         life::CASES,
-        receive::CASES,
-        wait::CASES,
-        transmit::CASES,
-        counters::CASES,
-        control::CASES,
-        queues::CASES,
-        offloads::CASES,
-        pool::CASES,
+        &[receive::CASES],
+        &[wait::CASES],
+        &[transmit::CASES],
+        &[counters::CASES],
+        &[control::CASES],
+        &[queues::CASES],
+        &[offloads::CASES],
+        &[pool::CASES],
         faults::CASES,
-    ]
-    .into_iter()
-    .flatten()
+    ];
+    sections.into_iter().flatten().copied().flatten()
 }

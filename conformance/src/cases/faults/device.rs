@@ -1,4 +1,4 @@
-//! life
+//! F2, F3: the link goes, or the whole device, under load.
 
 use crate::case::Case;
 

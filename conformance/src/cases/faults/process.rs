@@ -1,4 +1,4 @@
-//! faults
+//! F1, F6: processes that die, and those that may not.
 
 use crate::case::Case;
 
