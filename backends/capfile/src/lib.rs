@@ -1,1 +1,0 @@
-//! Reading and writing pcap and pcapng files, packet by packet
