@@ -1,7 +1,7 @@
 //! `pcap:IFACE`: a kernel network interface through libpcap, the path that works everywhere.
 
-mod interface;
+mod backend;
+mod batch;
 mod live;
-mod socket;
 
-pub use live::Pcap;
+pub use backend::Pcap;

@@ -16,90 +16,45 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use anyport::capability::{LinkLoss, RingSizes};
-use anyport::config::{Schema, Table, schema_of};
 use anyport::driver::{
-    Backend, DeviceInfo, DriverQueues, OpenRequest, Outstanding, PortDriver, RxDriver, Setup,
-    TxDriver,
+    DriverQueues, OpenRequest, Outstanding, PortDriver, RxDriver, Setup, TxDriver,
 };
 use anyport::packet::{Clock, Timestamp, TimestampSource};
 use anyport::{Burst, Capability, Counters, Error, Link, MacAddr, PoolCache, PortCounters, Result};
+use anyport_netdev::error::{denied, explain};
+use anyport_netdev::{Interface, LinkWatch, Membership, membership, open, tcx};
 use pcap::{Active, Capture, Precision};
 
-use crate::interface::{self, Interface};
-use crate::socket::{self, BATCH, Batch, LinkWatch, Membership};
-
-/// The backend `pcap`.
-#[derive(Debug, Default, Clone, Copy)]
-#[non_exhaustive]
-pub struct Pcap;
-
-/// The keys of a live port: none of its own so far.
-#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct Options {}
+use crate::batch::{BATCH, Batch};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A system error with what it means for a port.
-fn explain(device: &str, doing: &str, error: io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::ENODEV | libc::ENXIO) => Error::DeviceGone {
-            device: device.into(),
-            reason: "the interface was deleted or moved to another network namespace".into(),
-        },
-        Some(libc::EPERM | libc::EACCES) => denied(device, doing),
-        _ => Error::os(device, doing, error),
-    }
+/// An opened interface.
+pub(crate) struct LivePort {
+    title: String,
+    interface: Interface,
+    /// Held so that the host does not process received frames.
+    silencer: Option<OwnedFd>,
+    found_mac: MacAddr,
+    found_mtu: usize,
+    mac: MacAddr,
+    mtu: usize,
+    promiscuous: bool,
+    /// While started.
+    shared: Option<Arc<Mutex<Capture<Active>>>>,
+    /// What earlier captures of this port had dropped.
+    dropped_before: u64,
+    too_long: Arc<AtomicU64>,
+    no_buffer: Arc<AtomicU64>,
 }
 
-fn denied(device: &str, doing: &str) -> Error {
-    Error::Permission {
-        device: device.into(),
-        doing: doing.into(),
-        needs: "CAP_NET_RAW and CAP_NET_ADMIN".into(),
-        remedy: "run it with sudo, or `setcap cap_net_raw,cap_net_admin+ep PROGRAM` once".into(),
-    }
-}
-
-fn find(device: &str) -> Result<Interface> {
-    Interface::open(device).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENODEV) => Error::UnknownDevice {
-            backend: "pcap".into(),
-            device: device.into(),
-            hint: format!("the interfaces here are: {}", interface::all().join(", ")),
-        },
-        _ => Error::os(format!("pcap:{device}"), "opening the interface", error),
-    })
-}
-
-impl Backend for Pcap {
-    fn name(&self) -> &'static str {
-        "pcap"
-    }
-
-    fn options(&self) -> Schema {
-        schema_of::<Options>()
-    }
-
-    fn devices(&self) -> Vec<DeviceInfo> {
-        interface::all()
-            .into_iter()
-            .map(|name| DeviceInfo::new(format!("pcap:{name}"), "kernel interface through libpcap"))
-            .collect()
-    }
-
-    fn lock_key(&self, device: &str, _: &Table) -> Result<Option<String>> {
-        let index = find(device)?.index;
-        let namespace = std::fs::read_link("/proc/thread-self/ns/net")
-            .map_err(|error| Error::os(device, "asking for the network namespace", error))?;
-        Ok(Some(format!("interface/{}/{index}", namespace.display())))
-    }
-
-    fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
+impl LivePort {
+    /// Opens the interface, stopped; nothing of it is changed.
+    pub fn open(request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
         let title = format!("pcap:{}", request.device);
-        let interface = find(request.device)?;
+        let interface = open::find("pcap", request.device)?;
         let explain = |doing: &'static str| {
             let title = title.clone();
             move |error| explain(&title, doing, error)
@@ -112,7 +67,7 @@ impl Backend for Pcap {
         let found_mtu = interface.mtu().map_err(explain("reading the MTU"))?;
         let silencer = match request.config.shared {
             true => None,
-            false => match socket::silence(interface.index) {
+            false => match tcx::silence(interface.index()) {
                 Ok(link) => Some(link),
                 Err(error) => {
                     static ONCE: Once = Once::new();
@@ -141,28 +96,7 @@ impl Backend for Pcap {
             no_buffer: Arc::default(),
         }))
     }
-}
 
-/// An opened interface.
-struct LivePort {
-    title: String,
-    interface: Interface,
-    /// Held so that the host does not process received frames.
-    silencer: Option<OwnedFd>,
-    found_mac: MacAddr,
-    found_mtu: usize,
-    mac: MacAddr,
-    mtu: usize,
-    promiscuous: bool,
-    /// While started.
-    shared: Option<Arc<Mutex<Capture<Active>>>>,
-    /// What earlier captures of this port had dropped.
-    dropped_before: u64,
-    too_long: Arc<AtomicU64>,
-    no_buffer: Arc<AtomicU64>,
-}
-
-impl LivePort {
     fn explain(&self, doing: &str, error: io::Error) -> Error {
         explain(&self.title, doing, error)
     }
@@ -208,11 +142,11 @@ impl LivePort {
         let mut capture = capture.setnonblock().map_err(opening)?;
         let fd = capture.as_raw_fd();
         let system = |error| self.explain("setting up the packet socket", error);
-        socket::ignore_outgoing(fd).map_err(system)?;
-        socket::membership(fd, self.interface.index, Membership::AllMulticast, true)
+        membership::ignore_outgoing(fd).map_err(system)?;
+        membership::membership(fd, self.interface.index(), Membership::AllMulticast, true)
             .map_err(system)?;
         if self.promiscuous {
-            socket::membership(fd, self.interface.index, Membership::Promiscuous, true)
+            membership::membership(fd, self.interface.index(), Membership::Promiscuous, true)
                 .map_err(system)?;
         }
         self.set_filter(&mut capture)?;
@@ -318,9 +252,9 @@ impl PortDriver for LivePort {
         let mut capture = lock(capture);
         // The wider of the two first, so that what is to pass passes on return, and the rest does not.
         let join = |join| {
-            socket::membership(
+            membership::membership(
                 capture.as_raw_fd(),
-                self.interface.index,
+                self.interface.index(),
                 Membership::Promiscuous,
                 join,
             )

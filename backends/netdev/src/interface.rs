@@ -9,15 +9,19 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyport::MacAddr;
 
-pub(crate) struct Interface {
+/// One interface of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Interface {
     socket: OwnedFd,
-    pub index: u32,
+    index: u32,
 }
 
 /// Interface flags that matter here (`net_device_flags`).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flags {
+pub struct Flags {
+    /// Switched on (`IFF_UP`).
     pub up: bool,
+    /// There is a carrier, too (`IFF_RUNNING`).
     pub running: bool,
 }
 
@@ -26,6 +30,10 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 impl Interface {
+    /// Finds the interface of that name.
+    ///
+    /// # Errors
+    /// `ENODEV` if there is none; the system's.
     pub fn open(name: &str) -> io::Result<Interface> {
         // SAFETY: no pointers; the result is checked.
         let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
@@ -40,6 +48,15 @@ impl Interface {
         Ok(interface)
     }
 
+    /// The interface's index, which stays the same when it is renamed.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Another handle for the same interface.
+    ///
+    /// # Errors
+    /// The system's, when descriptors have run out.
     pub fn try_clone(&self) -> io::Result<Interface> {
         Ok(Interface { socket: self.socket.try_clone()?, index: self.index })
     }
@@ -57,6 +74,10 @@ impl Interface {
         Ok(request)
     }
 
+    /// The interface's present name.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn name(&self) -> io::Result<String> {
         let request = self.request()?;
         // SAFETY: the kernel terminates the name.
@@ -64,6 +85,10 @@ impl Interface {
         Ok(name.to_string_lossy().into_owned())
     }
 
+    /// Whether it is up, and whether there is a carrier.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn flags(&self) -> io::Result<Flags> {
         let mut request = self.request()?;
         self.ioctl(libc::SIOCGIFFLAGS, &mut request)?;
@@ -72,6 +97,10 @@ impl Interface {
         Ok(Flags { up: flags & libc::IFF_UP != 0, running: flags & libc::IFF_RUNNING != 0 })
     }
 
+    /// Its address now.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn mac(&self) -> io::Result<MacAddr> {
         let mut request = self.request()?;
         self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
@@ -80,6 +109,10 @@ impl Interface {
         Ok(MacAddr(std::array::from_fn(|at| data[at] as u8)))
     }
 
+    /// Sets its address.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn set_mac(&self, mac: MacAddr) -> io::Result<()> {
         let mut request = self.request()?;
         self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
@@ -90,6 +123,10 @@ impl Interface {
         self.ioctl(libc::SIOCSIFHWADDR, &mut request)
     }
 
+    /// Its MTU now.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn mtu(&self) -> io::Result<usize> {
         let mut request = self.request()?;
         self.ioctl(libc::SIOCGIFMTU, &mut request)?;
@@ -97,6 +134,10 @@ impl Interface {
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as usize)
     }
 
+    /// Sets its MTU.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn set_mtu(&self, mtu: usize) -> io::Result<()> {
         let mut request = self.request()?;
         request.ifr_ifru.ifru_mtu = mtu as libc::c_int;
@@ -104,6 +145,9 @@ impl Interface {
     }
 
     /// Whether this is Ethernet (`ARPHRD_ETHER`).
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
     pub fn is_ethernet(&self) -> io::Result<bool> {
         let mut request = self.request()?;
         self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
@@ -126,7 +170,7 @@ fn named(name: &str) -> io::Result<libc::ifreq> {
 }
 
 /// The names of all interfaces of this network namespace.
-pub(crate) fn all() -> Vec<String> {
+pub fn all() -> Vec<String> {
     let mut names = Vec::new();
     // SAFETY: the list is walked up to its zero entry and freed.
     unsafe {
