@@ -23,7 +23,7 @@ use crate::burst::Burst;
 use crate::capability::{Capability, DeviceOffloads};
 use crate::config::{PortConfig, Schema, Table};
 use crate::counters::PortCounters;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mac::MacAddr;
 use crate::pool::{Pool, PoolCache};
 use crate::port::Link;
@@ -40,8 +40,11 @@ pub trait Backend: Send + Sync {
     fn interface_version(&self) -> u32 {
         INTERFACE_VERSION
     }
-    /// The JSON schema of the backend's own keys, an object with `properties`; see [`crate::config::schema_of`].
-    fn options(&self) -> Schema;
+    /// The JSON schema of the backend's own keys, an object with `properties`; see [`crate::config::schema_of`]. No keys
+    /// unless there are some.
+    fn options(&self) -> Schema {
+        Schema::default()
+    }
     /// What can be opened on this machine, and why not (for `anyport list`).
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What an exclusive lock on the device is keyed by (contract L2), `None` for what may be opened often.
@@ -58,19 +61,36 @@ pub trait PortDriver: Send {
     fn mac(&self) -> MacAddr;
     /// Makes the queues, `config.rx_queues` and `config.tx_queues` of them, ready to receive and send.
     fn start(&mut self, setup: &Setup<'_>) -> Result<DriverQueues>;
-    /// Called after all queues were drained and dropped; takes the device out of traffic.
-    fn stop(&mut self) -> Result<()>;
-    /// Link state now.
-    fn link(&mut self) -> Result<Link>;
-    /// Sets the address (only with capability `set_mac`).
-    fn set_mac(&mut self, mac: MacAddr) -> Result<()>;
-    /// Switches promiscuous mode, for all frames sent after the return (only with `promiscuous`).
-    fn set_promiscuous(&mut self, on: bool) -> Result<()>;
-    /// Sets the maximum frame in bytes (only with `set_max_frame`, only while stopped).
-    fn set_max_frame(&mut self, bytes: usize) -> Result<()>;
+    /// Called after all queues were drained and dropped; takes the device out of traffic, if that is not done by then.
+    fn stop(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Link state now. A device that has none (no `link_state`) is always up.
+    fn link(&mut self) -> Result<Link> {
+        Ok(Link::new(true))
+    }
+    /// Sets the address (called only with capability `set_mac`).
+    fn set_mac(&mut self, _mac: MacAddr) -> Result<()> {
+        Err(unimplemented("set_mac"))
+    }
+    /// Switches promiscuous mode, for all frames sent after the return (called only with `promiscuous` and `filters`:
+    /// where the common layer filters, it also switches).
+    fn set_promiscuous(&mut self, _on: bool) -> Result<()> {
+        Err(unimplemented("promiscuous"))
+    }
+    /// Sets the maximum frame in bytes (called only with `set_max_frame`, only while stopped).
+    fn set_max_frame(&mut self, _bytes: usize) -> Result<()> {
+        Err(unimplemented("set_max_frame"))
+    }
     /// What only the device counts, since open, monotonic, also across stop and start: per queue where it
     /// knows, in `port` what belongs to no queue. What the common layer counts stays `None`.
     fn counters(&mut self) -> PortCounters;
+}
+
+/// What a capability says that was declared without its method.
+fn unimplemented(capability: &str) -> Error {
+    let reason = format!("it declares the capability `{capability}` and does not implement it");
+    Error::Backend { device: "the backend".into(), reason }
 }
 
 /// One receive queue.
@@ -78,8 +98,11 @@ pub trait RxDriver: Send {
     /// Appends at most `burst.room()` frames, taken from `pool` or handed over from a sender of the same
     /// pool; metadata fresh (contract R9). With no frame in the pool, what arrives is dropped and counted.
     fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()>;
-    /// From the return on, [`descriptor`](RxDriver::descriptor) becomes readable when a frame is there.
-    fn arm(&mut self) -> Result<()>;
+    /// From the return on, [`descriptor`](RxDriver::descriptor) becomes readable when a frame is there. Nothing to do
+    /// where it is readable as long as one is.
+    fn arm(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Readable when a frame is there (once armed). `None`: the queue has to be polled.
     fn descriptor(&self) -> Option<RawFd>;
     /// Readable when link or device change; it is drained by [`link_up`](RxDriver::link_up).
@@ -97,8 +120,11 @@ pub trait TxDriver: Send {
     /// Takes up to `count` packets from the front of `burst`, only as many as the device takes over now
     /// (contract T2), and returns spent frames to `pools`. An error only if nothing was taken.
     fn send(&mut self, burst: &mut Burst, count: usize, pools: &mut [PoolCache]) -> Result<()>;
-    /// Returns frames whose transmission has completed; what is still with the device (contract T6).
-    fn reclaim(&mut self, pools: &mut [PoolCache]) -> Result<Outstanding>;
+    /// Returns frames whose transmission has completed; what is still with the device (contract T6). Nothing to do for a
+    /// device that is done with a frame when `send` returns.
+    fn reclaim(&mut self, _pools: &mut [PoolCache]) -> Result<Outstanding> {
+        Ok(Outstanding::default())
+    }
     /// Whether the link is up; called at most once per 50 ms (contract T8).
     fn link_up(&mut self) -> Result<bool> {
         Ok(true)
@@ -208,5 +234,41 @@ impl DeviceInfo {
     pub fn with_obstacle(mut self, obstacle: Option<String>) -> DeviceInfo {
         self.obstacle = obstacle;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least that a driver can be.
+    struct Bare;
+
+    impl PortDriver for Bare {
+        fn capability(&self) -> Capability {
+            Capability::new()
+        }
+        fn mac(&self) -> MacAddr {
+            MacAddr([2, 0, 0, 0, 0, 1])
+        }
+        fn start(&mut self, _: &Setup<'_>) -> Result<DriverQueues> {
+            Ok(DriverQueues { rx: Vec::new(), tx: Vec::new() })
+        }
+        fn counters(&mut self) -> PortCounters {
+            PortCounters::default()
+        }
+    }
+
+    #[test]
+    fn what_is_declared_and_not_implemented_is_an_error() {
+        let mut bare = Bare;
+        assert!(bare.link().unwrap().up && bare.stop().is_ok());
+        for (result, capability) in [
+            (bare.set_mac(MacAddr([2; 6])), "`set_mac`"),
+            (bare.set_promiscuous(true), "`promiscuous`"),
+            (bare.set_max_frame(60), "`set_max_frame`"),
+        ] {
+            assert!(result.unwrap_err().to_string().contains(capability));
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! it is one pass over the lengths.
 
 use std::cell::UnsafeCell;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -126,7 +126,7 @@ impl RxCell {
         let system = |source| Error::os(port.title(), "making a queue's descriptors", source);
         let signal = Arc::new(EventFd::new().map_err(system)?);
         let epoll = Epoll::new().map_err(system)?;
-        epoll.add(std::os::fd::AsRawFd::as_raw_fd(&*signal)).map_err(system)?;
+        epoll.add(signal.as_raw_fd()).map_err(system)?;
         if let Some(fd) = core.driver.event_descriptor() {
             epoll.add(fd).map_err(system)?;
         }
@@ -250,7 +250,7 @@ impl RxQueue {
     /// The descriptor to sleep on after [`arm`](RxQueue::arm): an epoll descriptor, readable when a frame is there, or
     /// when the port stops or dies, or when a starved queue's pool has frames again. It belongs to the queue.
     pub fn descriptor(&self) -> RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.cell.epoll)
+        self.cell.epoll.as_raw_fd()
     }
 
     /// Something that wakes this queue's owner out of `wait`, from any thread.
@@ -296,6 +296,20 @@ impl RxQueue {
             Ok(None)
         })
         .inspect_err(|_| cell.signal.signal())
+    }
+}
+
+/// The descriptor of [`RxQueue::descriptor`], for safe wrappers of `poll`, `epoll` and async runtimes.
+impl AsFd for RxQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.cell.epoll.as_fd()
+    }
+}
+
+/// As [`RxQueue::descriptor`].
+impl AsRawFd for RxQueue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor()
     }
 }
 
