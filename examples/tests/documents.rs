@@ -1,0 +1,102 @@
+//! The documents against the code: the README's program, the examples' size, and every link.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut all = files(&root().join("docs"), "md");
+    all.push(root().join("README.md"));
+    all
+}
+
+#[test]
+fn hello_is_the_program_of_the_readme() {
+    let readme = read(root().join("README.md"));
+    let shown = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    let program = read(root().join("examples/src/bin/hello.rs"));
+    let program: String =
+        program.lines().filter(|line| !line.starts_with("//!")).map(|l| format!("{l}\n")).collect();
+    assert_eq!(program.trim_start(), shown);
+}
+
+#[test]
+fn examples_are_short_and_say_how_to_run_them() {
+    let programs = files(&root().join("examples/src/bin"), "rs");
+    let library = read(root().join("examples/src/lib.rs"));
+    assert_eq!(programs.len(), 7);
+    for path in programs {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let text = read(&path);
+        assert!(text.starts_with("//! "), "{name} does not begin with what it is for");
+        assert!(text.lines().count() < 150, "{name} has {} lines", text.lines().count());
+        let command = format!("cargo run --release -p anyport-examples --bin {name} -- ");
+        assert!(text.contains(&command), "{name} does not say how to run it");
+        assert!(library.contains(&format!("//! | `{name}` | ")), "{name} is not in the overview");
+    }
+}
+
+#[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let mut links = 0;
+    for document in documents() {
+        let text = read(&document);
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap();
+            // Web pages, places in the same document, and paths of Rust items, which rustdoc checks.
+            if target.starts_with("http") || target.starts_with('#') || target.contains("::") {
+                continue;
+            }
+            let path = document.parent().unwrap().join(target.split('#').next().unwrap());
+            assert!(path.exists(), "{}: {target} is not there", document.display());
+            links += 1;
+        }
+    }
+    assert_ne!(links, 0);
+}
+
+#[test]
+fn clauses_have_unique_identifiers_in_order() {
+    let contract = read(root().join("docs/contract.md"));
+    let found: Vec<&str> = contract
+        .lines()
+        .filter_map(|line| line.strip_prefix("- **")?.split_once("**").map(|(clause, _)| clause))
+        .collect();
+    let sections = [
+        ("L", 10),
+        ("R", 14),
+        ("T", 9),
+        ("S", 4),
+        ("M", 3),
+        ("Q", 2),
+        ("O", 5),
+        ("P", 5),
+        ("F", 8),
+    ];
+    let wanted: Vec<String> = sections
+        .iter()
+        .flat_map(|(letter, count)| (1..=*count).map(move |number| format!("{letter}{number}")))
+        .collect();
+    assert_eq!(found, wanted);
+}
