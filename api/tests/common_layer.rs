@@ -684,6 +684,26 @@ fn a_capture_goes_to_a_file_or_the_port_is_not_opened() {
     let found = bytes.windows(80).filter(|window| *window == frame(80)).count();
     assert_eq!(found, 2, "received and sent");
 
+    // A reader that goes away, as a full disk would: the port goes on, and closing it tells.
+    let fifo = directory.path().join("fifo");
+    let name = std::ffi::CString::new(fifo.to_str().unwrap()).unwrap();
+    // SAFETY: a terminated string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    use std::os::unix::fs::OpenOptionsExt;
+    let reader =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+    let (port, mut rx, _) = bench.open(&format!(",capture={}", fifo.display()));
+    drop(reader);
+    for _ in 0..3 {
+        bench.arrive(frame(80));
+        burst.clear();
+        assert_eq!(rx.recv(&mut burst).unwrap(), 1);
+    }
+    let stats = port.stats();
+    let error = port.close().unwrap_err().to_string();
+    assert!(error.contains("fifo: writing the capture: Broken pipe"), "{error}");
+    assert_eq!(stats.read().port.capture_dropped, Some(3));
+
     let error = bench.registry.open("mock:full,capture=/dev/full").unwrap_err().to_string();
     assert!(error.contains("/dev/full: creating the capture file: No space left"), "{error}");
     burst.clear();

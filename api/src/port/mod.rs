@@ -320,11 +320,18 @@ impl Port {
         if let Some(new) = &self.capture {
             captures.add(new.tap());
         }
-        if let Some(old) = &old {
-            captures.remove(&old.tap());
-        }
+        let result = match old {
+            Some(old) => {
+                let tap = old.tap();
+                // It counts what it cannot write until it has ended.
+                let result = old.finish();
+                captures.remove(&tap);
+                result
+            }
+            None => Ok(()),
+        };
         self.shared.tapped.store(!captures.is_empty(), Ordering::Release);
-        old.map_or(Ok(()), CaptureFile::finish)
+        result
     }
 
     /// Attaches a pool: frames are received into the first one, and packets of all of them are sent without a copy
