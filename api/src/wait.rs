@@ -99,6 +99,40 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Stands in for the descriptor of a device that has none: readable a millisecond after it was armed, so that whoever
+/// sleeps on the queue looks at the device again, whichever way it sleeps (contract R12).
+#[derive(Debug)]
+pub(crate) struct Ticker(OwnedFd);
+
+impl Ticker {
+    pub fn new() -> io::Result<Ticker> {
+        // SAFETY: no pointers; the result is checked.
+        let fd = unsafe {
+            libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(Ticker(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Makes it unreadable for a millisecond.
+    pub fn arm(&self) {
+        let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let soon = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let once = libc::itimerspec { it_interval: never, it_value: soon };
+        // SAFETY: a valid descriptor and a local; it cannot fail with these values.
+        unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &once, std::ptr::null_mut()) };
+    }
+}
+
+impl AsRawFd for Ticker {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 /// An epoll descriptor over a queue's sources.
 #[derive(Debug)]
 pub(crate) struct Epoll(OwnedFd);

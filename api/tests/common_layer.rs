@@ -15,7 +15,7 @@ use anyport::packet::{Checksums, L4Checksum, TxRequests};
 use anyport::wait::EventFd;
 use anyport::{
     Armed, Burst, Capability, Error, Link, MacAddr, Pool, PoolCache, Port, PortConfig,
-    PortCounters, Registry, Result, RxQueue, TxQueue, Wake,
+    PortCounters, Registry, Result, RxQueue, TxQueue, Wake, wait_any,
 };
 
 /// What the test and the driver share.
@@ -34,6 +34,8 @@ struct Device {
     mac: MacAddr,
     log: Vec<String>,
     fail: Option<&'static str>,
+    /// It has no descriptor to sleep on.
+    polled: bool,
     outstanding: usize,
 }
 
@@ -145,7 +147,8 @@ impl RxDriver for MockRx {
         Ok(())
     }
     fn descriptor(&self) -> Option<RawFd> {
-        Some(self.1.as_raw_fd())
+        let polled = self.0.lock().unwrap().polled;
+        (!polled).then(|| self.1.as_raw_fd())
     }
     fn link_up(&mut self) -> Result<bool> {
         let device = self.0.lock().unwrap();
@@ -708,4 +711,37 @@ fn a_capture_goes_to_a_file_or_the_port_is_not_opened() {
     assert!(error.contains("/dev/full: creating the capture file: No space left"), "{error}");
     burst.clear();
     assert_eq!(bench.pool.free(), 512);
+}
+
+#[test]
+fn a_device_without_a_descriptor_is_waited_for_in_every_way() {
+    let bench = Bench::new(|_| {});
+    bench.with(|device| device.polled = true);
+    let (_port, mut rx, _tx) = bench.open("");
+    let arrive = || bench.with(|device| device.arriving.push_back(frame(60)));
+    let mut burst = Burst::new();
+    // In a loop of the application's own. Nobody signals: the device has no way to.
+    assert_eq!(rx.arm().unwrap(), Armed::Armed);
+    arrive();
+    let mut fd = libc::pollfd { fd: rx.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one element, a local.
+    assert_eq!(unsafe { libc::poll(&mut fd, 1, 60_000) }, 1);
+    assert_eq!((rx.arm().unwrap(), rx.recv(&mut burst).unwrap()), (Armed::Ready, 1));
+    // By the calls that wait: well before their time is over.
+    let patience = Duration::from_secs(60);
+    for several in [false, true] {
+        let started = Instant::now();
+        let mut wakes = [Wake::Timeout];
+        std::thread::scope(|scope| {
+            scope.spawn(arrive);
+            match several {
+                false => wakes[0] = rx.wait(patience).unwrap(),
+                true => assert_eq!(wait_any(&mut [&mut rx], &mut wakes, patience).unwrap(), 1),
+            }
+        });
+        assert_eq!((wakes[0], rx.recv(&mut burst).unwrap()), (Wake::Ready, 1));
+        assert!(started.elapsed() < patience);
+    }
+    assert_eq!(rx.wait(Duration::from_millis(3)).unwrap(), Wake::Timeout);
+    assert_eq!(wait_any(&mut [&mut rx], &mut [Wake::Ready], Duration::from_millis(3)).unwrap(), 0);
 }

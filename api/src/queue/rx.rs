@@ -22,7 +22,7 @@ use crate::packet::{Clock, Packet, Timestamp, TimestampSource};
 use crate::pool::PoolCache;
 use crate::port::PortShared;
 use crate::time::coarse_ms;
-use crate::wait::{Armed, Epoll, EventFd, Polled, Wake, Waker};
+use crate::wait::{Armed, Epoll, EventFd, Polled, Ticker, Wake, Waker};
 
 /// How often an idle queue looks whether its device is still there (contract T9: within 1 s).
 const IDLE_CHECK_MS: u64 = 100;
@@ -51,6 +51,8 @@ pub(crate) struct RxCell {
     pub signal: Arc<EventFd>,
     pub called: Arc<AtomicBool>,
     epoll: Epoll,
+    /// For a device without a descriptor, which has to be polled.
+    ticker: Option<Ticker>,
     pub port: Arc<PortShared>,
 }
 
@@ -130,12 +132,20 @@ impl RxCell {
         if let Some(fd) = core.driver.event_descriptor() {
             epoll.add(fd).map_err(system)?;
         }
+        let ticker = match core.driver.descriptor() {
+            Some(_) => None,
+            None => Some(Ticker::new().map_err(system)?),
+        };
+        if let Some(ticker) = &ticker {
+            epoll.add(ticker.as_raw_fd()).map_err(system)?;
+        }
         Ok(Arc::new(RxCell {
             gate: Gate::default(),
             core: UnsafeCell::new(Some(core)),
             signal,
             called: Arc::default(),
             epoll,
+            ticker,
             port,
         }))
     }
@@ -218,11 +228,6 @@ impl RxQueue {
             }
             let left =
                 deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-            let left = match self.cell.with(|core| Ok(core.driver.descriptor().is_some()))? {
-                true => left,
-                // A device without a descriptor is polled.
-                false => left.min(Duration::from_millis(1)),
-            };
             let system = |source| Error::os(self.cell.port.title(), "waiting for frames", source);
             match self.cell.epoll.wait(left).map_err(system)? {
                 Polled::Interrupted => return Ok(Wake::Signal),
@@ -289,6 +294,9 @@ impl RxQueue {
                     Error::os(cell.port.title(), "watching the queue's descriptor", source)
                 })?;
                 core.driver.arm()?;
+                if let Some(ticker) = &cell.ticker {
+                    ticker.arm();
+                }
                 if core.fill_stash(&cell.port)? {
                     return Ok(Some(Wake::Ready));
                 }
