@@ -225,24 +225,26 @@ pub fn wait_any(
         .map(|queue| libc::pollfd { fd: queue.descriptor(), events: libc::POLLIN, revents: 0 })
         .collect();
     loop {
-        let mut ready = 0;
-        for (queue, wake) in queues.iter_mut().zip(wakes.iter_mut()) {
-            *wake = queue.wait(Duration::ZERO).unwrap_or(Wake::Ready);
-            ready += usize::from(*wake != Wake::Timeout);
-        }
-        let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-        if ready > 0 || left.is_zero() {
-            return Ok(ready);
-        }
-        let mut armed = true;
-        for (queue, wake) in queues.iter_mut().zip(wakes.iter_mut()) {
-            if !matches!(queue.arm(), Ok(Armed::Armed)) {
-                (*wake, armed) = (Wake::Ready, false);
+        // First only a look, which costs little while there is traffic; then, before sleeping, a look that arms.
+        for arm in [false, true] {
+            let left =
+                deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
+            if arm && left.is_zero() {
+                return Ok(0);
+            }
+            let mut ready = 0;
+            for (queue, wake) in queues.iter_mut().zip(wakes.iter_mut()) {
+                *wake = match queue.prepare(arm) {
+                    Ok(found) => found.unwrap_or(Wake::Timeout),
+                    Err(_) => Wake::Ready,
+                };
+                ready += usize::from(*wake != Wake::Timeout);
+            }
+            if ready > 0 {
+                return Ok(ready);
             }
         }
-        if !armed {
-            continue;
-        }
+        let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
         let millis = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;
         // SAFETY: the array is as long as is said; the descriptors belong to the queues, which are borrowed.
         let count = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };

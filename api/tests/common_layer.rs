@@ -745,3 +745,34 @@ fn a_device_without_a_descriptor_is_waited_for_in_every_way() {
     assert_eq!(rx.wait(Duration::from_millis(3)).unwrap(), Wake::Timeout);
     assert_eq!(wait_any(&mut [&mut rx], &mut [Wake::Ready], Duration::from_millis(3)).unwrap(), 0);
 }
+
+#[test]
+fn waiting_on_several_queues_reports_every_event() {
+    let bench = Bench::new(|capability| {
+        capability.link_state = true;
+        capability.max_rx_queues = 2;
+    });
+    let spec = format!("mock:{:?},rx_queues=2", std::thread::current().id());
+    let mut port = bench.registry.open_with(&spec, &bench.pool).unwrap();
+    let [mut one, mut two] = <[RxQueue; 2]>::try_from(port.start().unwrap().rx).unwrap();
+    let patience = Duration::from_secs(60);
+    for (up, wake) in [(false, Wake::LinkDown), (true, Wake::LinkUp)] {
+        bench.with(|device| device.link_up = up);
+        let mut wakes = [Wake::Timeout; 2];
+        assert_eq!(wait_any(&mut [&mut one, &mut two], &mut wakes, patience).unwrap(), 2);
+        assert_eq!(wakes, [wake; 2]);
+    }
+    // Wherever in the call a waker strikes.
+    let waker = two.waker();
+    for round in 0..2000 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..round % 100).for_each(|_| std::hint::spin_loop());
+                waker.wake();
+            });
+            let mut wakes = [Wake::Timeout; 2];
+            assert_eq!(wait_any(&mut [&mut one, &mut two], &mut wakes, patience).unwrap(), 1);
+            assert_eq!(wakes, [Wake::Timeout, Wake::Waker]);
+        });
+    }
+}

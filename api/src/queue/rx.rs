@@ -264,7 +264,7 @@ impl RxQueue {
     }
 
     /// Looks for something to report; with `arm`, leaves the descriptors armed if there is nothing.
-    fn prepare(&self, arm: bool) -> Result<Option<Wake>> {
+    pub(crate) fn prepare(&self, arm: bool) -> Result<Option<Wake>> {
         let cell = &*self.cell;
         if cell.called.swap(false, Ordering::AcqRel) {
             cell.signal.drain();
