@@ -1,13 +1,14 @@
 //! `cargo xtask`: the project's tasks, as a program.
 //!
 //! It builds on a fresh machine without any system library, because installing those is one of its tasks.
-//! Modules: [`steps`] is `test`, [`demo`] the demonstration,
+//! Modules: [`steps`] is `test`, [`demo`] the demonstration, [`matrix`] the README's matrix, [`bench`] the benches,
 //! [`packages`] the system packages, [`netns`] network namespaces, [`proc`] child processes that never outlive
 //! this program, [`workspace`] cargo.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod bench;
 mod demo;
+mod matrix;
 mod netns;
 mod packages;
 mod proc;
@@ -32,6 +33,7 @@ Usage: cargo xtask COMMAND
                    (--check: shorter; --rig root|user|loop: not the best that works here)
   bench            the benches; with --compare against other programs, --instructions by valgrind
   test [STEP...]   all tests; installs what they need (--list shows the steps)
+  matrix           writes the README's matrix from the reports of the last conformance steps
   ci [STEP...]     the same without colours and progress bars
 
 Options: --plain (no colours), --help";
@@ -47,6 +49,7 @@ fn is_root() -> bool {
 enum Task {
     Help,
     ListSteps,
+    Matrix,
     Test(Vec<String>),
     Bench(bench::Options),
     Demo(demo::Options),
@@ -83,6 +86,7 @@ fn parse(mut args: Vec<String>) -> Result<Task> {
             let rig = take_value(&mut args, "--rig")?.map(|n| demo::Rig::parse(&n)).transpose()?;
             Task::Demo(demo::Options { check, rig })
         }
+        "matrix" => Task::Matrix,
         "bench" => Task::Bench(bench::Options {
             compare: take(&mut args, "--compare"),
             instructions: take(&mut args, "--instructions"),
@@ -116,6 +120,7 @@ fn perform(task: Task) -> Result<bool> {
             Ok(true)
         }
         Task::Test(steps) => steps::run(&Workspace::find()?, &steps),
+        Task::Matrix => matrix::write(&Workspace::find()?),
         Task::Bench(options) => bench::run(&Workspace::find()?, options),
         Task::Demo(options) => demo::run(&Workspace::find()?, options).map(told),
         Task::DemoStage { anyport, dir, check } => demo::stage(anyport, dir, check).map(told),

@@ -13,7 +13,7 @@ use crate::proc::{self, Interrupted, Stream};
 use crate::tally::Tally;
 use crate::term;
 use crate::workspace::{BUILD_LIMIT, Workspace};
-use crate::{demo, netns};
+use crate::{demo, matrix, netns};
 
 /// No run of the tests takes that long unless it hangs.
 const TEST_LIMIT: Duration = Duration::from_secs(3600);
@@ -95,6 +95,13 @@ const STEPS: &[Step] = &[
         run: |ws| conformance(ws, "pcap-veth", Place::Namespaces),
     },
     Step {
+        name: "readme",
+        about: "the README's matrix is what these runs have shown",
+        needs: &[Need::Libpcap],
+        own_programs: false,
+        run: readme,
+    },
+    Step {
         name: "demo",
         about: "the demonstration, every claim checked",
         needs: demo::NEEDS,
@@ -124,19 +131,24 @@ fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {
     if !ws.depends("anyport-cli", "anyport-conformance") {
         return Ok(Outcome::Skipped("the tool has no conformance command".to_owned()));
     }
+    // A report of an earlier run must not pass for this one's.
+    for old in
+        ["xml", "json", "md"].map(|ext| matrix::report(ws, rig).map(|p| p.with_extension(ext)))
+    {
+        let old = old?;
+        if old.exists() {
+            std::fs::remove_file(&old)?;
+        }
+    }
     let as_user = place == Place::Namespaces && !crate::is_root();
     if as_user && !netns::user_namespaces_work()? {
         let why = "neither root nor user namespaces: run as root, with sudo for example";
         return Ok(Outcome::Skipped(why.to_owned()));
     }
     let anyport = ws.build_binary("anyport-cli", "anyport", true)?;
-    let reports = ws.output_dir("reports")?;
-    let report = |ext: &str| reports.join(format!("conformance-{rig}.{ext}"));
+    let stem = matrix::report(ws, rig)?;
+    let report = |ext: &str| stem.with_extension(ext);
     let junit = report("xml");
-    // A report of an earlier run must not pass for this one's.
-    if junit.exists() {
-        std::fs::remove_file(&junit)?;
-    }
     let mut suite = if as_user { netns::user_namespace(&anyport) } else { proc::command(&anyport) };
     suite.args(["conformance", "--rig", rig]).arg("--junit").arg(&junit);
     suite.arg("--json-report").arg(report("json")).arg("--markdown").arg(report("md"));
@@ -150,6 +162,15 @@ fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {
         bail!("the suite succeeded without a case in {}", junit.display());
     }
     Ok(Outcome::Ran(tally))
+}
+
+fn readme(ws: &Workspace) -> Result<Outcome> {
+    let missing = matrix::missing(ws)?;
+    if !missing.is_empty() {
+        return Ok(Outcome::Skipped(format!("no report of {} in this run", missing.join(", "))));
+    }
+    matrix::check(ws)?;
+    Ok(Outcome::Ran(Tally::one(true)))
 }
 
 fn demonstration(ws: &Workspace) -> Result<Outcome> {
