@@ -26,7 +26,14 @@ pub fn run(ws: &Workspace, options: Options) -> Result<bool> {
     }
     if options.instructions {
         needs.push(Need::Valgrind);
-        runs.push(&["run", "--release", "-p", "anyport-bench", "--bin", "anyport-bench-instructions"]);
+        runs.push(&[
+            "run",
+            "--release",
+            "-p",
+            "anyport-bench",
+            "--bin",
+            "anyport-bench-instructions",
+        ]);
     }
     if runs.is_empty() {
         runs.push(&["bench", "-p", "anyport-bench"]);

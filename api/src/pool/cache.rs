@@ -26,6 +26,9 @@ pub struct PoolCache {
     frames: [u32; MAX],
     len: usize,
     size: usize,
+    /// The pool's number and head room again: taking and giving look at nothing outside the cache.
+    id: u16,
+    headroom: u16,
     /// `len` again, for [`Pool::free`] on other threads.
     published: Arc<AtomicU32>,
     starved: bool,
@@ -34,7 +37,9 @@ pub struct PoolCache {
 impl PoolCache {
     pub(crate) fn new(pool: Pool, size: usize) -> PoolCache {
         let published = pool.shared().register_cache();
-        PoolCache { pool, frames: [0; MAX], len: 0, size: size.min(MAX), published, starved: false }
+        let (id, headroom) = (pool.id(), pool.shared().headroom);
+        let size = size.min(MAX);
+        PoolCache { pool, frames: [0; MAX], len: 0, size, id, headroom, published, starved: false }
     }
 
     /// The size that the contract gives the cache of one of `queues` queues (contract P1).
@@ -60,22 +65,23 @@ impl PoolCache {
         }
         self.len -= 1;
         self.published.store(self.len as u32, Ordering::Relaxed);
-        let frame = self.frames[self.len];
-        Some(self.pool.shared().packet(frame))
+        // The mask spares a bounds check; `len` is below MAX here.
+        let frame = self.frames[self.len & (MAX - 1)];
+        Some(Packet::fresh(self.id, frame, self.headroom))
     }
 
     /// Gives a packet back; one of another pool goes to that pool.
     #[inline]
     pub fn give(&mut self, packet: Packet) {
-        if packet.pool_id() != self.pool.id() || packet.is_chain() || self.size == 0 {
-            return drop(packet);
+        if packet.pool_id() != self.id || packet.is_chain() || self.size == 0 {
+            return elsewhere(packet);
         }
         let frame = packet.frame_index();
         std::mem::forget(packet);
         if self.len == self.size {
             self.spill(self.size.div_ceil(2));
         }
-        self.frames[self.len] = frame;
+        self.frames[self.len & (MAX - 1)] = frame;
         self.len += 1;
         self.published.store(self.len as u32, Ordering::Relaxed);
     }
@@ -113,6 +119,12 @@ impl PoolCache {
         self.frames.copy_within(count..self.len, 0);
         self.len -= count;
     }
+}
+
+/// Gives back what the cache does not keep.
+#[cold]
+fn elsewhere(packet: Packet) {
+    drop(packet);
 }
 
 impl Drop for PoolCache {
