@@ -776,3 +776,23 @@ fn waiting_on_several_queues_reports_every_event() {
         });
     }
 }
+
+#[test]
+fn what_the_host_sees_is_chosen_at_open() {
+    let bench = Bench::new(|_| {});
+    let spec = format!("mock:{:?},shared=true,to_kernel=arp", std::thread::current().id());
+    let mut port = bench.registry.open(&spec).unwrap();
+    let config = port.config();
+    assert!(config.shared && config.to_kernel == ["arp"]);
+    let refused = |port: &mut Port, said: &str, change: fn(&mut PortConfig)| {
+        let mut other = port.config();
+        change(&mut other);
+        let error = port.configure(other).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains("when the port is opened"), "{error}");
+    };
+    refused(&mut port, "`shared` = false", |config| config.shared = false);
+    refused(&mut port, "`takeover` = true", |config| config.takeover = true);
+    refused(&mut port, "`to_kernel` = tcp:22", |config| config.to_kernel = vec!["tcp:22".into()]);
+    assert_eq!(port.config(), config);
+    port.configure(config).unwrap();
+}

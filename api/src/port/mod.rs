@@ -234,7 +234,7 @@ impl Port {
             lock: Mutex::new(device_lock),
         };
         let mut port = Port { shared: Arc::new(shared), pools: Vec::new(), capture: None };
-        port.configure(config)?;
+        port.set_config(config)?;
         Ok(port)
     }
 
@@ -270,6 +270,12 @@ impl Port {
         if state != State::Stopped {
             return Err(shared.wrong_state("configure", state, "stop it first"));
         }
+        plan::check_at_open_only(&shared.title, &lock(&shared.config), &config)?;
+        self.set_config(config)
+    }
+
+    fn set_config(&mut self, config: PortConfig) -> Result<()> {
+        let shared = &self.shared;
         plan::check(&shared.title, &shared.capability, &config)?;
         let old = self.capture.as_ref().map(CaptureFile::path);
         let capture = match config.capture.as_deref() {

@@ -26,6 +26,24 @@ pub(super) fn check_capability(device: &str, capability: &Capability) -> Result<
     Err(Error::Backend { device: device.into(), reason })
 }
 
+/// Refuses a change of what only opening can do: what the host goes on to see of an interface (contract R13).
+pub(super) fn check_at_open_only(device: &str, now: &PortConfig, new: &PortConfig) -> Result<()> {
+    let changed = [
+        ("shared", now.shared != new.shared, new.shared.to_string()),
+        ("takeover", now.takeover != new.takeover, new.takeover.to_string()),
+        ("to_kernel", now.to_kernel != new.to_kernel, new.to_kernel.join(",")),
+    ];
+    match changed.into_iter().find(|(_, changed, _)| *changed) {
+        None => Ok(()),
+        Some((field, _, asked)) => Err(Error::Unsupported {
+            device: device.into(),
+            field: field.into(),
+            asked,
+            limit: "it can be chosen only when the port is opened".into(),
+        }),
+    }
+}
+
 /// Refuses a configuration beyond the capabilities, naming the first field that is.
 pub(super) fn check(device: &str, capability: &Capability, config: &PortConfig) -> Result<()> {
     let refuse = |field: &str, asked: &dyn Display, limit: String| {
