@@ -14,7 +14,11 @@
 //! cargo run --release -p anyport-examples --bin ping -- pcap:eth1 10.0.0.2
 //! ```
 //!
-//! Each program is one file under 150 lines, read from top to bottom. This library has only what they share.
+//! Each program is one file under 150 lines, read from top to bottom. This library has only what they share, and the
+//! guides of `docs/guide`, so that all code in them is compiled and run.
+
+pub mod cable;
+pub mod guide;
 
 use anyport::Waker;
 use signal_hook::consts::{SIGINT, SIGTERM};

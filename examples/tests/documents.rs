@@ -64,8 +64,8 @@ fn every_link_of_a_document_leads_somewhere() {
         let text = read(&document);
         for (at, _) in text.match_indices("](") {
             let target = text[at + 2..].split(')').next().unwrap();
-            // Web pages, places in the same document, and paths of Rust items, which rustdoc checks.
-            if target.starts_with("http") || target.starts_with('#') || target.contains("::") {
+            // Web pages, and places in the same document.
+            if target.starts_with("http") || target.starts_with('#') {
                 continue;
             }
             let path = document.parent().unwrap().join(target.split('#').next().unwrap());
@@ -99,4 +99,73 @@ fn clauses_have_unique_identifiers_in_order() {
         .flat_map(|(letter, count)| (1..=*count).map(move |number| format!("{letter}{number}")))
         .collect();
     assert_eq!(found, wanted);
+}
+
+/// The rows of the tables in the configuration guide: key, default, as they stand in it.
+fn documented_keys() -> Vec<(String, String)> {
+    let guide = read(root().join("docs/guide/configuration.md"));
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let (key, default) = (cells.next()?.strip_suffix('`')?, cells.next()?);
+        Some((key.to_owned(), default.to_owned()))
+    };
+    guide.lines().filter_map(row).collect()
+}
+
+/// The keys of a schema with the defaults of the struct behind it.
+fn keys(schema: &serde_json::Value, defaults: &serde_json::Value) -> Vec<(String, String)> {
+    let key = |key: &String| {
+        let default = match &defaults[key] {
+            serde_json::Value::Null => "–".into(),
+            serde_json::Value::Array(list) if list.is_empty() => "–".into(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        (key.clone(), default)
+    };
+    schema["properties"].as_object().into_iter().flat_map(|keys| keys.keys()).map(key).collect()
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    use anyport::config::schema_of;
+    let mut defaults = serde_json::to_value(anyport::PortConfig::default()).unwrap();
+    // Written as its 80 digits, and more readable by its name.
+    defaults["rss_key"] = "default".into();
+    let mut wanted = keys(&schema_of::<anyport::PortConfig>().to_value(), &defaults);
+    let pool = serde_json::to_value(anyport::pool::PoolConfig::default()).unwrap();
+    wanted.extend(keys(&schema_of::<anyport::pool::PoolConfig>().to_value(), &pool));
+    for backend in anyport_backends::registry().backends() {
+        let schema = backend.options().to_value();
+        // A backend says its defaults in the schema.
+        let defaults: serde_json::Map<_, _> = schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, about)| (key.clone(), about["default"].clone()))
+            .collect();
+        wanted.extend(keys(&schema, &defaults.into()));
+    }
+    let mut documented = documented_keys();
+    // The table of an offload's values is not of keys.
+    wanted.sort();
+    documented.sort();
+    assert_eq!(documented, wanted);
+}
+
+#[test]
+fn configuration_files_in_documents_are_accepted() {
+    let registry = anyport_backends::registry();
+    let mut ports = 0;
+    for document in documents() {
+        for block in read(&document).split("```toml\n").skip(1) {
+            let text = block.split("```").next().unwrap();
+            let file = anyport::config::ConfigFile::parse("guide", text).unwrap();
+            for name in file.names() {
+                registry.check(file.port(name).unwrap()).unwrap();
+                ports += 1;
+            }
+        }
+    }
+    assert_eq!(ports, 2);
 }
