@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn suite(registry: anyport::Registry, arguments: &[String]) -> Verdict<bool> {
     let (rig, rest): (Box<dyn Rig>, _) = match arguments {
         [option, name, rest @ ..] if option == "--rig" => (rig::named(name)?, rest),
-        [one, other, rest @ ..] => (Box::new(rig::Given::new(registry, one, other)), rest),
+        [one, other, rest @ ..] => (Box::new(rig::Given::new(registry, one, other)?), rest),
         _ => {
             return Err("usage: suite (--rig NAME | PORT PORT) [PART OF A NAME | CLAUSE]...".into());
         }

@@ -13,9 +13,15 @@ pub struct Given {
 }
 
 impl Given {
-    /// Two specs (or configured names) that `registry` opens.
-    pub fn new(registry: Registry, one: impl Into<String>, other: impl Into<String>) -> Given {
-        Given { registry, specs: [one.into(), other.into()] }
+    /// Two specs, or names from the registry's configuration file.
+    ///
+    /// # Errors
+    /// If one is neither.
+    pub fn new(registry: Registry, one: &str, other: &str) -> Verdict<Given> {
+        // Cases add keys, which only a spec takes.
+        let spec = |text| registry.resolve(text).map(|spec| spec.to_string());
+        let specs = [spec(one)?, spec(other)?];
+        Ok(Given { registry, specs })
     }
 }
 
