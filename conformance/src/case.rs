@@ -105,6 +105,10 @@ pub enum Need {
     ExactDrops,
     /// Capability `exclusive`.
     Exclusive,
+    /// Capability `filters`.
+    Filters,
+    /// Capability `software_link`.
+    SoftwareLink,
     /// Capability `link_state`.
     LinkState,
     /// Capability `can_vanish`.
@@ -189,6 +193,8 @@ impl Need {
             Need::ZeroCopy => all("zero_copy", &|c| c.zero_copy),
             Need::ExactDrops => all("exact_drops", &|c| c.exact_drops),
             Need::Exclusive => all("exclusive", &|c| c.exclusive),
+            Need::Filters => all("filters", &|c| c.filters),
+            Need::SoftwareLink => all("software_link", &|c| c.software_link),
             Need::LinkState => all("link_state", &|c| c.link_state),
             Need::CanVanish => all("can_vanish", &|c| c.can_vanish),
             Need::CanEnd => all("can_end", &|c| c.can_end),

@@ -101,6 +101,14 @@ impl Ctx {
     /// If it cannot be made.
     pub fn pool(&self, frames: u32) -> Verdict<Pool> {
         let longest = self.capabilities.iter().map(|c| c.default_max_frame).max().unwrap_or(1514);
+        self.pool_for(frames, longest)
+    }
+
+    /// A pool whose frames hold a frame of that length with a tag.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn pool_for(&self, frames: u32, longest: usize) -> Verdict<Pool> {
         let size = (longest + 4 + usize::from(anyport::pool::DEFAULT_HEADROOM)).next_power_of_two();
         let size = u32::try_from(size.clamp(2048, 32768)).unwrap_or(2048);
         Ok(Pool::builder().frames(frames).frame_size(size).build()?)

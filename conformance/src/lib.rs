@@ -28,6 +28,8 @@ pub mod cases;
 mod ctx;
 pub mod frames;
 pub mod helper;
+pub mod ip;
+pub mod own;
 pub mod report;
 pub mod rig;
 mod runner;

@@ -225,6 +225,25 @@ impl Side {
         Ok(arrived)
     }
 
+    /// Sends all frames, as fast as they are accepted, while the other side receives: what arrived, in order. What was
+    /// sent has either arrived or was dropped when it returns.
+    ///
+    /// # Errors
+    /// If a frame is not accepted, or a frame sent after all others does not arrive.
+    pub fn pour_to(&mut self, to: &mut Side, frames: &[Vec<u8>]) -> Verdict<Vec<Vec<u8>>> {
+        let mut arrived = Vec::with_capacity(frames.len());
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| self.send(frames));
+            while !sending.is_finished() {
+                arrived.extend(to.take()?);
+            }
+            sending.join().map_err(|_| "the sending thread panicked")?
+        })?;
+        arrived.extend(to.take()?);
+        self.mark(to, &mut arrived)?;
+        Ok(arrived)
+    }
+
     /// Sends a marker; adds to `arrived` what came before it.
     ///
     /// # Errors

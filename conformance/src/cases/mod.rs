@@ -21,13 +21,13 @@ use crate::case::Case;
 pub fn all() -> impl Iterator<Item = &'static Case> {
     let sections: [&[&[Case]]; 10] = [
         life::CASES,
-        &[receive::CASES],
-        &[wait::CASES],
-        &[transmit::CASES],
+        receive::CASES,
+        wait::CASES,
+        transmit::CASES,
         &[counters::CASES],
         &[control::CASES],
-        &[queues::CASES],
-        &[offloads::CASES],
+        queues::CASES,
+        offloads::CASES,
         &[pool::CASES],
         faults::CASES,
     ];

@@ -2,4 +2,4 @@
 
 use crate::case::Case;
 
-pub(super) const CASES: &[Case] = &[];
+pub(super) const CASES: &[&[Case]] = &[];

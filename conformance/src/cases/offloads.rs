@@ -1,5 +1,0 @@
-//! offloads
-
-use crate::case::Case;
-
-pub(super) const CASES: &[Case] = &[];

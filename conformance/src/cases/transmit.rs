@@ -1,5 +1,0 @@
-//! transmit
-
-use crate::case::Case;
-
-pub(super) const CASES: &[Case] = &[];

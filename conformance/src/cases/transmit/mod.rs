@@ -1,0 +1,5 @@
+//! transmit
+
+use crate::case::Case;
+
+pub(super) const CASES: &[&[Case]] = &[];

@@ -1,5 +1,0 @@
-//! wait
-
-use crate::case::Case;
-
-pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,5 @@
+//! wait
+
+use crate::case::Case;
+
+pub(super) const CASES: &[&[Case]] = &[];
