@@ -21,6 +21,8 @@ use anyport::{
 /// What the test and the driver share.
 #[derive(Default)]
 struct Device {
+    /// What the device has counted.
+    counted: PortCounters,
     capability: Capability,
     /// To be received.
     arriving: VecDeque<Vec<u8>>,
@@ -109,7 +111,7 @@ impl PortDriver for MockPort {
         self.note(format!("max_frame {bytes}"))
     }
     fn counters(&mut self) -> PortCounters {
-        PortCounters::default()
+        self.0.lock().unwrap().counted.clone()
     }
 }
 
@@ -517,6 +519,44 @@ fn stop_wakes_the_waiting_and_ends_calls() {
         assert!(start.elapsed() < Duration::from_secs(30));
     });
     assert_eq!(bench.pool.free(), 512);
+}
+
+#[test]
+fn a_waker_does_not_hide_that_the_port_was_stopped() {
+    let bench = Bench::new(|_| {});
+    let (mut port, mut rx, _tx) = bench.open("");
+    port.stop().unwrap();
+    rx.waker().wake();
+    for _ in 0..2 {
+        assert!(matches!(rx.wait(Duration::ZERO), Err(Error::Closed)));
+        assert!(matches!(rx.arm(), Err(Error::Closed)));
+    }
+}
+
+#[test]
+fn the_devices_counters_are_there_before_the_first_start_and_after_close() {
+    let bench = Bench::new(|_| {});
+    // Of as many queues as it could have, as a device with registers does.
+    bench.with(|device| {
+        let mut queue = anyport::Counters::default();
+        queue.rx_ring_full = Some(3);
+        device.counted.rx_queues = vec![queue; 4];
+        device.counted.port.rx_errors = Some(5);
+    });
+    let names =
+        |counters: &PortCounters| counters.port.iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let spec = format!("mock:{:?}", std::thread::current().id());
+    let mut port = bench.registry.open_with(&spec, &bench.pool).unwrap();
+    let stats = port.stats();
+    let fresh = stats.read();
+    assert_eq!((fresh.port.rx_errors, fresh.port.rx_packets), (Some(5), Some(0)));
+    let queues = port.start().unwrap();
+    assert_eq!(names(&stats.read()), names(&fresh));
+    assert_eq!(stats.read().port.rx_ring_full, Some(12), "of queues that were never started, too");
+    port.stop().unwrap();
+    let stopped = stats.read();
+    drop((port, queues));
+    assert_eq!(stats.read(), stopped, "after close");
 }
 
 #[test]

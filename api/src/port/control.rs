@@ -163,8 +163,10 @@ impl Stats {
     pub fn read(&self) -> PortCounters {
         let shared = &*self.shared;
         // The driver first: what the device reports as not sent must never exceed what is read as accepted.
-        let device =
-            lock(&shared.driver).as_mut().map(|driver| driver.counters()).unwrap_or_default();
+        let device = match lock(&shared.driver).as_mut() {
+            Some(driver) => driver.counters(),
+            None => lock(&shared.final_counters).clone(),
+        };
         let cells = lock(&shared.cells);
         let (rx_counts, tx_counts) = (cells.rx_counts.clone(), cells.tx_counts.clone());
         drop(cells);
@@ -202,6 +204,24 @@ impl Stats {
             all.tx_queues.push(queue);
         }
         let mut port = device.port;
+        // Before the first start there is no queue yet: what will be counted is 0, not absent (S2).
+        port.add(&Counters {
+            rx_packets: Some(0),
+            rx_bytes: Some(0),
+            rx_too_long: Some(0),
+            rx_too_short: Some(0),
+            rx_filtered: filters_here.then_some(0),
+            tx_packets: Some(0),
+            tx_bytes: Some(0),
+            tx_dropped: Some(0),
+            tx_dropped_bytes: Some(0),
+            tx_copied: Some(0),
+            ..Counters::default()
+        });
+        let never_started = device.rx_queues.iter().skip(all.rx_queues.len());
+        never_started
+            .chain(device.tx_queues.iter().skip(all.tx_queues.len()))
+            .for_each(|queue| port.add(queue));
         if let Some(dropped) = shared.captures.dropped() {
             port.capture_dropped = Some(dropped);
         }

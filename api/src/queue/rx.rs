@@ -267,6 +267,8 @@ impl RxQueue {
     pub(crate) fn prepare(&self, arm: bool) -> Result<Option<Wake>> {
         let cell = &*self.cell;
         if cell.called.swap(false, Ordering::AcqRel) {
+            // A stopped port comes first: it says so for good, and the descriptor stays readable (contract L6).
+            cell.with(|_| Ok(()))?;
             cell.signal.drain();
             return Ok(Some(Wake::Waker));
         }
