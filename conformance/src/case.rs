@@ -92,6 +92,29 @@ macro_rules! refused {
     };
 }
 
+/// The error of a call that must fail.
+///
+/// # Errors
+/// If it did not.
+pub fn refusal<T>(result: anyport::Result<T>, what: &str) -> Verdict<anyport::Error> {
+    match result {
+        Ok(_) => Err(Failure(format!("{what} was accepted"))),
+        Err(error) => Ok(error),
+    }
+}
+
+/// Checks that an error tells a person these things.
+///
+/// # Errors
+/// If one is missing from its text.
+pub fn tells(error: &anyport::Error, words: &[&str]) -> Verdict {
+    let text = error.to_string();
+    match words.iter().find(|word| !text.contains(**word)) {
+        Some(word) => Err(Failure(format!("the error does not say `{word}`: {text}"))),
+        None => Ok(()),
+    }
+}
+
 /// What a case needs of the ports or of the rig.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -155,6 +178,8 @@ pub enum Power {
     Witness,
     /// The device's settings can be read from outside.
     Settings,
+    /// A device has more names than one.
+    Alias,
     /// Other processes can open the devices, and the suite has a helper program to do it with.
     Processes,
 }
@@ -171,6 +196,7 @@ impl Power {
             Power::Host => "send and answer from a host's stack",
             Power::Witness => "count frames independently",
             Power::Settings => "show a device's settings",
+            Power::Alias => "name a device in a second way",
             Power::Processes => "open its devices from another process",
         }
     }

@@ -142,6 +142,13 @@ pub trait Wires: Send + Sync {
     fn witness(&self, _end: End) -> Verdict<Witness> {
         unable(Power::Witness)
     }
+    /// Other specs of the same device: by another name, through another backend ([`Power::Alias`]).
+    ///
+    /// # Errors
+    /// If there is none.
+    fn aliases(&self, _end: End) -> Verdict<Vec<String>> {
+        unable(Power::Alias)
+    }
     /// The device's settings as seen from outside, to be compared before and after ([`Power::Settings`]).
     ///
     /// # Errors

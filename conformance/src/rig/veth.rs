@@ -36,6 +36,17 @@ impl VethRig {
     }
 }
 
+/// Backends whose devices are kernel interfaces.
+const INTERFACE_BACKENDS: [&str; 2] = ["pcap", "af_xdp"];
+
+impl VethRig {
+    fn others(&self) -> Vec<String> {
+        let names = self.registry.backends().map(anyport::Backend::name);
+        let others = names.filter(|name| INTERFACE_BACKENDS.contains(name));
+        others.filter(|name| *name != self.backend).map(str::to_owned).collect()
+    }
+}
+
 impl Rig for VethRig {
     fn name(&self) -> String {
         self.name.clone()
@@ -57,6 +68,7 @@ impl Rig for VethRig {
             Power::Host,
             Power::Witness,
             Power::Settings,
+            Power::Alias,
             Power::Processes,
         ]
     }
@@ -85,7 +97,11 @@ impl Rig for VethRig {
         let names = [format!("c{number}a"), format!("c{number}b")];
         let [a, b] = &names;
         ip(&format!("link add {a} type veth peer name {b}"))?;
-        let wires = VethWires { backend: self.backend.clone(), names: Mutex::new(names.clone()) };
+        let wires = VethWires {
+            backend: self.backend.clone(),
+            others: self.others(),
+            names: Mutex::new(names.clone()),
+        };
         for name in &names {
             ip(&format!("link set {name} addrgenmode none"))?;
             ip(&format!("link set {name} up"))?;
@@ -99,6 +115,8 @@ impl Rig for VethRig {
 
 struct VethWires {
     backend: String,
+    /// Registered backends besides that one which open interfaces by name.
+    others: Vec<String>,
     names: Mutex<[String; 2]>,
 }
 
@@ -157,6 +175,14 @@ impl Wires for VethWires {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
         parse_counters(&text, &name)
             .ok_or_else(|| Failure(format!("no counters of {name} in /proc/thread-self/net/dev")))
+    }
+
+    fn aliases(&self, end: End) -> Verdict<Vec<String>> {
+        let name = self.name(end);
+        let second = format!("{name}-altname");
+        ip(&format!("link property add dev {name} altname {second}"))?;
+        let others = self.others.iter().map(|backend| format!("{backend}:{name}"));
+        Ok(others.chain([format!("{}:{second}", self.backend)]).collect())
     }
 
     fn settings(&self, end: End) -> Verdict<String> {
