@@ -1,7 +1,7 @@
 //! Offloads in software: what a device may do to a frame's headers, done by the processor.
 //!
-//! Pure functions over byte slices: they allocate nothing, take nothing else of this crate, and never panic,
-//! whatever the bytes are. The queues apply them where a port is configured for an offload that its device does
+//! Pure functions over byte slices ([`packets`] applies them to packets): they allocate nothing, take nothing else of this
+//! crate, and never panic, whatever the bytes are. The queues apply them where a port is configured for an offload that its device does
 //! not have (contract O), and to finish the checksums that a sending kernel left open (contract R3).
 //!
 //! * [`parse`]: where the headers are, with every length checked.
@@ -23,6 +23,7 @@
 
 pub mod checksum;
 pub mod crc32c;
+pub mod packets;
 pub mod parse;
 pub mod sum;
 pub mod toeplitz;

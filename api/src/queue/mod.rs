@@ -6,7 +6,6 @@
 
 pub(crate) mod gate;
 mod rx;
-mod software;
 mod tx;
 
 pub use rx::RxQueue;

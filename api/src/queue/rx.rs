@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::gate::Gate;
-use super::{Mode, RxCounts, TxCell, software};
+use super::{Mode, RxCounts, TxCell};
 use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::RxDriver;
 use crate::error::{Error, Result};
 use crate::mac::MacFilterSnapshot;
-use crate::offload;
+use crate::offload::packets;
+use crate::offload::toeplitz::Toeplitz;
 use crate::packet::{Clock, Packet, Timestamp, TimestampSource};
 use crate::pool::PoolCache;
 use crate::port::PortShared;
@@ -74,7 +75,7 @@ pub(crate) struct RxPlan {
     pub rx_timestamp: Mode,
     pub rss_hash: Mode,
     /// The hash's tables, if it is done in software.
-    pub toeplitz: Option<Arc<offload::toeplitz::Toeplitz>>,
+    pub toeplitz: Option<Arc<Toeplitz>>,
     /// The port's transmit queues.
     pub tx: Vec<Arc<TxCell>>,
     /// Completed transmissions are looked for on every `recv`, too (contract T6).
@@ -545,7 +546,7 @@ impl RxCore {
             dropped.filtered += 1;
         } else {
             if plan.finish_checksums {
-                software::finish(packet);
+                packets::finish(packet);
             }
             if plan.software_offloads() {
                 self.offload(packet);
@@ -559,17 +560,15 @@ impl RxCore {
     fn offload(&self, packet: &mut Packet) {
         let plan = &self.plan;
         if plan.rx_checksum == Mode::Software {
-            let (ip, l4) = software::verify(packet);
-            packet.set_checksum_status(ip, l4);
+            packets::set_checksum_status(packet);
         }
         if plan.rss_hash == Mode::Software
-            && let Some(hash) =
-                plan.toeplitz.as_ref().and_then(|table| table.hash_frame(packet.data()))
+            && let Some(table) = &plan.toeplitz
         {
-            packet.set_rss_hash(hash);
+            packets::set_hash(packet, table);
         }
         if plan.vlan_strip == Mode::Software {
-            software::strip_vlan(packet);
+            packets::strip_vlan(packet);
         }
         if plan.rx_timestamp == Mode::Software {
             let ns = crate::time::realtime_ns();

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use super::gate::Gate;
 use super::rx::{Leave, fits};
-use super::{Mode, TxCounts, software};
+use super::{Mode, TxCounts};
 use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::{Outstanding, TxDriver};
 use crate::error::{Error, Result};
+use crate::offload::packets;
 use crate::packet::{Packet, Timestamp, flags};
 use crate::pool::PoolCache;
 use crate::port::PortShared;
@@ -380,7 +381,7 @@ impl TxCore {
         packet.segment_count() <= self.plan.max_segments as usize
             && packet.data().len() >= 14
             && self.attached(packet)
-            && (!software::wants_checksums(&requests) || self.plan.tx_checksum == Mode::Device)
+            && (!packets::wants_checksums(&requests) || self.plan.tx_checksum == Mode::Device)
             // Inserting is checked against the maximum alone (M2).
             && requests.vlan.is_none()
             && (!requests.timestamp || self.plan.tx_timestamp == Mode::Device)
@@ -436,7 +437,7 @@ impl TxCore {
             return Err(Error::FrameTooLong { length: tagged, max: plan.max_frame });
         }
         let insert = requests.vlan.filter(|_| plan.vlan_insert == Mode::Software);
-        let fill = plan.tx_checksum == Mode::Software && software::wants_checksums(&requests);
+        let fill = plan.tx_checksum == Mode::Software && packets::wants_checksums(&requests);
         let foreign = !self.attached(packet);
         let as_it_is = !foreign
             && packet.segment_count() <= plan.max_segments as usize
@@ -455,10 +456,10 @@ impl TxCore {
         };
         let packet = work.as_mut().unwrap_or(&mut burst[0]);
         if fill {
-            software::fill_checksums(packet, &requests)?;
+            packets::fill_checksums(packet, &requests)?;
         }
         if let Some(tci) = insert {
-            software::insert_vlan(packet, tci)?;
+            packets::insert_vlan(packet, tci)?;
         }
         if self.plan.pad && !packet.pad_to(MIN_FRAME) {
             return Err(Error::Unsendable {
@@ -487,7 +488,7 @@ impl TxCore {
                 if !taken {
                     burst[0].unpad();
                     if insert.is_some() {
-                        software::remove_vlan(&mut burst[0]);
+                        packets::remove_vlan(&mut burst[0]);
                     }
                 }
                 result?;
@@ -540,7 +541,7 @@ impl TxCore {
     fn check_requests(&self, requests: &crate::packet::TxRequests) -> Result<()> {
         let plan = &self.plan;
         let off = [
-            (software::wants_checksums(requests), plan.tx_checksum, "a checksum", "tx_checksum"),
+            (packets::wants_checksums(requests), plan.tx_checksum, "a checksum", "tx_checksum"),
             (requests.vlan.is_some(), plan.vlan_insert, "a VLAN tag", "vlan_insert"),
             (requests.timestamp, plan.tx_timestamp, "a transmit timestamp", "tx_timestamp"),
         ];

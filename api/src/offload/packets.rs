@@ -1,16 +1,17 @@
-//! Offloads in software, packet by packet: adapters between [`Packet`] and the functions of
-//! [`offload`](crate::offload).
+//! The same on whole packets, chains included: what the queues call, and a backend whose device has no such engine may.
 
 use crate::error::{Error, Result};
+use crate::offload::toeplitz::Toeplitz;
 use crate::offload::{checksum, vlan};
 use crate::packet::{ChecksumStatus, L4Checksum, Packet, TxRequests};
 
-pub(super) fn wants_checksums(requests: &TxRequests) -> bool {
+/// Whether a packet asks for any checksum.
+pub fn wants_checksums(requests: &TxRequests) -> bool {
     requests.checksums.ipv4 || requests.checksums.l4 != L4Checksum::None
 }
 
 /// Statuses of the IPv4 header's and the transport's checksum (contract O1).
-pub(super) fn verify(packet: &Packet) -> (ChecksumStatus, ChecksumStatus) {
+pub fn verify(packet: &Packet) -> (ChecksumStatus, ChecksumStatus) {
     let found = match packet.is_chain() {
         false => checksum::verify(packet.data()),
         true => checksum::verify_segments(packet.segments()),
@@ -26,8 +27,21 @@ fn status(status: checksum::Status) -> ChecksumStatus {
     }
 }
 
+/// Sets the statuses of both checksums (contract O1).
+pub fn set_checksum_status(packet: &mut Packet) {
+    let (ip, l4) = verify(packet);
+    packet.set_checksum_status(ip, l4);
+}
+
+/// Sets the hash of the packet's flow, if it has one (contract O5).
+pub fn set_hash(packet: &mut Packet, table: &Toeplitz) {
+    if let Some(hash) = table.hash_frame(packet.data()) {
+        packet.set_rss_hash(hash);
+    }
+}
+
 /// Finishes a checksum that a sending kernel left unfinished (contract R3).
-pub(super) fn finish(packet: &mut Packet) {
+pub fn finish(packet: &mut Packet) {
     if !packet.is_chain() {
         checksum::finish(packet.data_mut());
     } else if let Some(patch) = checksum::finish_segments(packet.segments()) {
@@ -36,7 +50,7 @@ pub(super) fn finish(packet: &mut Packet) {
 }
 
 /// Takes an outermost 802.1Q tag out of the frame and into the metadata (contract O3).
-pub(super) fn strip_vlan(packet: &mut Packet) {
+pub fn strip_vlan(packet: &mut Packet) {
     if let Some(tci) = vlan::strip(packet.data_mut()) {
         // Cannot fail: `strip` has seen 18 bytes.
         let _ = packet.shrink_head(vlan::TAG_LEN);
@@ -45,13 +59,17 @@ pub(super) fn strip_vlan(packet: &mut Packet) {
 }
 
 /// Takes back what [`insert_vlan`] did.
-pub(super) fn remove_vlan(packet: &mut Packet) {
+pub(crate) fn remove_vlan(packet: &mut Packet) {
     if vlan::strip(packet.data_mut()).is_some() {
         let _ = packet.shrink_head(vlan::TAG_LEN);
     }
 }
 
-pub(super) fn insert_vlan(packet: &mut Packet, tci: u16) -> Result<()> {
+/// Puts a tag in (contract O3).
+///
+/// # Errors
+/// [`Error::NoRoom`] without 4 bytes of head room; nothing is changed.
+pub fn insert_vlan(packet: &mut Packet, tci: u16) -> Result<()> {
     packet.grow_head(vlan::TAG_LEN)?;
     vlan::insert(packet.data_mut(), tci);
     Ok(())
@@ -61,7 +79,7 @@ pub(super) fn insert_vlan(packet: &mut Packet, tci: u16) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Unsendable`] if the frame has not what is asked for; nothing is changed.
-pub(super) fn fill_checksums(packet: &mut Packet, requests: &TxRequests) -> Result<()> {
+pub fn fill_checksums(packet: &mut Packet, requests: &TxRequests) -> Result<()> {
     let request = checksum::Fill {
         ipv4: requests.checksums.ipv4,
         l4: match requests.checksums.l4 {
