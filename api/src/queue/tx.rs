@@ -16,7 +16,7 @@ use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::{Outstanding, TxDriver};
 use crate::error::{Error, Result};
-use crate::offload::packets;
+use crate::offload::{packets, vlan};
 use crate::packet::{Packet, Timestamp, flags};
 use crate::pool::PoolCache;
 use crate::port::PortShared;
@@ -461,12 +461,14 @@ impl TxCore {
         if let Some(tci) = insert {
             packets::insert_vlan(packet, tci)?;
         }
-        if self.plan.pad && !packet.pad_to(MIN_FRAME) {
+        // A tag that the device inserts is on the wire, too: the frame is padded and counted as it will be there.
+        let tag = if requests.vlan.is_some() && insert.is_none() { vlan::TAG_LEN } else { 0 };
+        if self.plan.pad && !packet.pad_to(MIN_FRAME - tag) {
             return Err(Error::Unsendable {
                 reason: "no tail room for padding to 60 bytes".into(),
             });
         }
-        let length = packet.len().max(MIN_FRAME) as u64;
+        let length = (packet.len() + tag).max(MIN_FRAME) as u64;
         let record = port.is_tapped().then(|| port.tap_record(Direction::Sent, packet));
         let copied = work.is_some();
         let taken = match work {

@@ -10,12 +10,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use anyport::capability::DeviceOffloads;
 use anyport::driver::Outstanding;
 use anyport::mac::MacFilter;
 use anyport::wait::EventFd;
 use anyport::{Burst, MacAddr, Packet, Pool, PoolCache};
 
 use crate::faults::{FaultState, Faults};
+use crate::offload;
 use crate::ring::Ring;
 use crate::steer::Steer;
 
@@ -51,6 +53,9 @@ pub(crate) struct End {
     pub rx: [RxSide; QUEUES],
     pub tx: [TxSide; QUEUES],
     pub steer: Mutex<Option<Arc<Steer>>>,
+    /// What this end's device does to the frames that leave it; `engine` says whether that is anything.
+    pub tx_offloads: Mutex<DeviceOffloads>,
+    pub engine: AtomicBool,
 }
 
 /// A receive queue as both sides see it.
@@ -260,6 +265,10 @@ impl CableShared {
     #[inline]
     fn deliver(&self, to: usize, burst: &mut Burst, count: usize) {
         let end = &self.ends[to];
+        let count = match self.ends[1 - to].engine.load(Ordering::Acquire) {
+            true => self.run_engine(to, burst, count),
+            false => count,
+        };
         let queues = end.rx_queues.load(Ordering::Acquire);
         if queues == 1 {
             return end.deliver_to(0, burst, count);
@@ -277,6 +286,25 @@ impl CableShared {
     }
 }
 
+impl CableShared {
+    /// What the sender's device does to the first `count` packets on their way; how many are left of them.
+    #[cold]
+    fn run_engine(&self, to: usize, burst: &mut Burst, count: usize) -> usize {
+        let offloads = *lock(&self.ends[1 - to].tx_offloads);
+        let before = burst.len();
+        let mut seen = 0;
+        burst.retain(|packet| {
+            seen += 1;
+            seen > count || offload::transmit(packet, &offloads)
+        });
+        let lost = before - burst.len();
+        if let Some(state) = lock(&self.ends[to].rx[0].state).as_mut().filter(|_| lost > 0) {
+            state.counts.errors += lost as u64;
+        }
+        count - lost
+    }
+}
+
 impl End {
     fn new(cable: &str, index: usize) -> End {
         End {
@@ -286,6 +314,8 @@ impl End {
             rx: Default::default(),
             tx: Default::default(),
             steer: Mutex::new(None),
+            tx_offloads: Mutex::default(),
+            engine: AtomicBool::new(false),
         }
     }
 

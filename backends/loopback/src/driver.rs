@@ -18,6 +18,7 @@ use anyport::{Burst, Capability, Counters, Error, Link, MacAddr, PoolCache, Port
 
 use crate::cable::{Backlog, Cable, QUEUES, RxState, lock};
 use crate::faults::{FaultState, Faults};
+use crate::offload::{self, Receive};
 use crate::ring::Ring;
 use crate::steer::Steer;
 
@@ -43,13 +44,32 @@ fn parse(device: &str) -> Result<(&str, usize)> {
     })
 }
 
+/// The backend's own keys.
+#[derive(Default, schemars::JsonSchema)]
+#[schemars(default)]
+#[allow(dead_code, reason = "only its schema is used: it names the keys of both halves")]
+struct Options {
+    #[schemars(flatten)]
+    faults: Faults,
+    #[schemars(flatten)]
+    engines: Engines,
+}
+
+/// What the device itself does.
+#[derive(Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+struct Engines {
+    /// The cable's ends do checksums, VLAN tags and hashes themselves, so that `required` can be had.
+    device_offloads: bool,
+}
+
 impl Backend for Loopback {
     fn name(&self) -> &'static str {
         "loop"
     }
 
     fn options(&self) -> Schema {
-        schema_of::<Faults>()
+        schema_of::<Options>()
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {
@@ -72,13 +92,18 @@ impl Backend for Loopback {
     fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
         let (name, end) = parse(request.device)?;
         let title = format!("loop:{}", request.device);
-        let faults = from_table(&title, request.options)?;
+        // In two halves: an error in either names its key.
+        let mut faults = request.options.clone();
+        let engines =
+            faults.remove("device_offloads").map(|value| ("device_offloads".into(), value));
+        let Engines { device_offloads } = from_table(&title, &engines.into_iter().collect())?;
+        let faults = from_table(&title, &faults)?;
         let cable = Cable::named(name);
         if cable.shared.is_gone(end) {
             return Err(gone(&title));
         }
         let mac = cable.shared.ends[end].filter.own();
-        Ok(Box::new(LoopPort { cable, end, title, faults, found_mac: mac, mac }))
+        Ok(Box::new(LoopPort { cable, end, title, faults, device_offloads, found_mac: mac, mac }))
     }
 }
 
@@ -91,6 +116,7 @@ struct LoopPort {
     end: usize,
     title: String,
     faults: Faults,
+    device_offloads: bool,
     found_mac: MacAddr,
     mac: MacAddr,
 }
@@ -123,8 +149,7 @@ impl PortDriver for LoopPort {
         capability.link_loss = LinkLoss::Kept;
         capability.can_vanish = true;
         capability.can_end = true;
-        capability.offloads.rx_timestamp = true;
-        capability.offloads.tx_timestamp = true;
+        offload::declare(self.device_offloads, &mut capability.offloads);
         capability
     }
 
@@ -136,6 +161,9 @@ impl PortDriver for LoopPort {
         self.check()?;
         let end = &self.cable.shared.ends[self.end];
         *lock(&end.steer) = Some(Arc::new(Steer::new(&setup.rss_key)));
+        *lock(&end.tx_offloads) = setup.offloads;
+        end.engine
+            .store(setup.offloads.tx_checksum || setup.offloads.vlan_insert, Ordering::Release);
         let mut rx: Vec<Box<dyn RxDriver>> = Vec::new();
         let system = |source| Error::os(&self.title, "making a queue's descriptors", source);
         let mut states = Vec::new();
@@ -165,6 +193,7 @@ impl PortDriver for LoopPort {
                 frames,
                 events,
                 timestamps: setup.offloads.rx_timestamp,
+                engine: Receive::new(setup.offloads, &setup.rss_key),
             }));
         }
         let mut tx: Vec<Box<dyn TxDriver>> = Vec::new();
@@ -261,6 +290,7 @@ struct LoopRx {
     frames: Arc<EventFd>,
     events: Arc<EventFd>,
     timestamps: bool,
+    engine: Option<Receive>,
 }
 
 impl LoopRx {
@@ -292,6 +322,9 @@ impl RxDriver for LoopRx {
         }
         if burst.len() == before && ended {
             return Err(Error::Ended);
+        }
+        if let Some(engine) = &self.engine {
+            burst[before..].iter_mut().for_each(|packet| engine.apply(packet));
         }
         if self.timestamps {
             let at = stamp();

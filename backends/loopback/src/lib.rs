@@ -5,6 +5,7 @@
 //! receiver's pool. A full receive ring drops and counts at the receiver. The transmit ring fills only while the cable is
 //! paused ([`Cable::pause`]). Frames to an end that is not started are lost, as on a wire that ends nowhere: nobody counts
 //! them. The link of both ends is up while the cable is plugged in ([`Cable::set_link`]), whoever is at the other end.
+//! With `device_offloads=true` an end does checksums, VLAN tags and hashes itself, instead of the common layer.
 //!
 //! ```
 //! use anyport::{Burst, Pool, Registry};
@@ -29,6 +30,7 @@
 mod cable;
 mod driver;
 mod faults;
+mod offload;
 mod ring;
 mod steer;
 

@@ -362,3 +362,55 @@ fn a_full_burst_costs_no_delayed_frame() {
     assert_eq!(b.rx[0].recv(&mut full).unwrap(), 1);
     assert_eq!(number(&full[0]), 0);
 }
+
+/// A UDP frame with its checksums left to whoever sends it.
+fn unsummed() -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend([0x08, 0x00, 0x45, 0, 0, 31, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0x04, 0, 0x50, 0, 0, 11, 0, 0, b'a', b'b', b'c']);
+    frame
+}
+
+#[test]
+fn the_cables_own_engines_do_what_the_common_layer_does() {
+    use anyport::packet::{ChecksumStatus, Checksums, L4Checksum, TxRequests};
+    let keys = |how| {
+        format!(
+            "tx_checksum={how},vlan_insert={how},rx_checksum={how},vlan_strip={how},rss_hash={how}"
+        )
+    };
+    let mut seen = Vec::new();
+    for (number, (headroom, engines)) in
+        [(256, false), (256, true), (0, true)].into_iter().enumerate()
+    {
+        let how = if engines { "required" } else { "auto" };
+        let pool = Pool::builder().frames(64).headroom(headroom).build().unwrap();
+        let open = |end| {
+            let device = if engines { ",device_offloads=true" } else { "" };
+            open_over(&format!("loop:engines{number}.{end},{}{device}", keys(how)), &pool)
+        };
+        let (mut a, mut b) = (open(0), open(1));
+        let mut packet = pool.packet(&unsummed()).unwrap();
+        let checksums = Checksums { ipv4: true, l4: L4Checksum::Udp };
+        packet.set_requests(TxRequests { checksums, vlan: Some(0x2005), timestamp: false });
+        assert!(a.tx[0].send_one(packet).unwrap().is_none());
+        let mut burst = Burst::new();
+        assert_eq!(b.rx[0].recv(&mut burst).unwrap(), 1);
+        let packet = &burst[0];
+        assert_eq!(
+            (packet.ip_checksum(), packet.l4_checksum()),
+            (ChecksumStatus::Good, ChecksumStatus::Good)
+        );
+        assert_eq!((packet.vlan(), packet.len()), (Some(0x2005), 56));
+        seen.push((packet.data().to_vec(), packet.rss_hash()));
+        let (sent, got) = (a.port.stats().read().port, b.port.stats().read().port);
+        assert_eq!((sent.tx_bytes, got.rx_bytes), (Some(60), Some(56)), "the tag left the frame");
+        burst.clear();
+        assert_eq!(pool.free(), 64);
+    }
+    assert!(seen[0].1.is_some() && seen.iter().all(|one| *one == seen[0]), "{seen:?}");
+    let error = registry().open("loop:engines.0,rx_checksum=required").unwrap_err().to_string();
+    assert!(error.contains("rx_checksum"), "{error}");
+    let error = registry().open("loop:engines.0,device_offloads=perhaps").unwrap_err().to_string();
+    assert!(error.contains("device_offloads") && error.contains("perhaps"), "{error}");
+}
