@@ -3,21 +3,37 @@
 //! Callers ask for as many bytes as they have checked to be reasonable. The buffer grows only with what has really
 //! arrived, so a length that lies costs nothing.
 
-use std::io::{self, ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek};
 
 /// How much is read at once, if it is there.
 const CHUNK: usize = 64 << 10;
 
 pub(crate) struct Input {
-    source: Box<dyn Read + Send>,
+    source: Source,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
+pub(crate) enum Source {
+    File(File),
+    Other(Box<dyn Read + Send>),
+}
+
 impl Input {
-    pub fn new(source: impl Read + Send + 'static) -> Input {
-        Input { source: Box::new(source), buffer: vec![0; CHUNK], start: 0, end: 0 }
+    pub fn new(source: Source) -> Input {
+        Input { source, buffer: vec![0; CHUNK], start: 0, end: 0 }
+    }
+
+    /// Starts again at the first byte.
+    pub fn rewind(&mut self) -> io::Result<()> {
+        match &mut self.source {
+            Source::File(file) => file.rewind()?,
+            Source::Other(_) => return Err(ErrorKind::NotSeekable.into()),
+        }
+        (self.start, self.end) = (0, 0);
+        Ok(())
     }
 
     /// What is there.
@@ -40,7 +56,12 @@ impl Input {
             if self.end == self.buffer.len() {
                 self.buffer.resize(self.buffer.len() + CHUNK, 0);
             }
-            match self.source.read(&mut self.buffer[self.end..]) {
+            let space = &mut self.buffer[self.end..];
+            let result = match &mut self.source {
+                Source::File(file) => file.read(space),
+                Source::Other(source) => source.read(space),
+            };
+            match result {
                 Ok(0) => return Ok(false),
                 Ok(count) => self.end += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

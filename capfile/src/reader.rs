@@ -8,7 +8,7 @@ use std::path::Path;
 use pcap_parser::{PcapHeader, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header};
 
 use crate::error::{Error, Problem};
-use crate::input::Input;
+use crate::input::{Input, Source};
 use crate::linktype::ETHERNET;
 use crate::pcapng::Section;
 use crate::{Direction, Format, MAX_FRAME, Record, Resolution};
@@ -20,8 +20,8 @@ pub struct Reader {
     kind: Kind,
     /// Records read so far.
     records: u64,
-    /// Bytes of the record that was handed out last, still in the input.
-    held: usize,
+    /// The record that was handed out last, still in the input.
+    last: Option<Found>,
     failed: bool,
 }
 
@@ -78,7 +78,7 @@ impl Reader {
         if file.metadata().map_err(failed("opening"))?.is_dir() {
             return Err(failed("opening")(std::io::ErrorKind::IsADirectory.into()));
         }
-        Reader::new(file, &name)
+        Reader::start(Source::File(file), name.clone())
     }
 
     /// Reads from anything; `name` stands for it in errors. It need not be buffered.
@@ -86,22 +86,29 @@ impl Reader {
     /// # Errors
     /// As [`open`](Reader::open).
     pub fn new(input: impl Read + Send + 'static, name: &str) -> Result<Reader, Error> {
-        let mut input = Input::new(input);
-        let here = |problem: Problem| problem.at(name, 0);
-        let whole = input.fill(4).map_err(|error| here(error.into()))?;
-        let kind = match input.data() {
-            [] => return Err(Error::Empty { file: name.to_owned() }),
-            [0x0a, 0x0d, 0x0d, 0x0a, ..] => Kind::Pcapng(Section::open(&mut input).map_err(here)?),
-            [0xa1, 0xb2, 0xc3, 0xd4, ..]
-            | [0xa1, 0xb2, 0x3c, 0x4d, ..]
-            | [0xd4, 0xc3, 0xb2, 0xa1, ..]
-            | [0x4d, 0x3c, 0xb2, 0xa1, ..] => Kind::Pcap(Header::open(&mut input).map_err(here)?),
-            other => {
-                let reason = strange(other, whole);
-                return Err(Error::NotACapture { file: name.to_owned(), reason });
-            }
-        };
-        Ok(Reader { input, name: name.to_owned(), kind, records: 0, held: 0, failed: false })
+        Reader::start(Source::Other(Box::new(input)), name.to_owned())
+    }
+
+    fn start(source: Source, name: String) -> Result<Reader, Error> {
+        let mut input = Input::new(source);
+        let kind = Kind::open(&mut input, &name)?;
+        Ok(Reader { input, name, kind, records: 0, last: None, failed: false })
+    }
+
+    /// Starts again with the first record.
+    ///
+    /// # Errors
+    /// As [`open`](Reader::open); [`Error::Io`] for what cannot be read twice: a pipe, or anything that was not opened by
+    /// path.
+    pub fn rewind(&mut self) -> Result<(), Error> {
+        self.input.rewind().map_err(|source| Error::Io {
+            file: self.name.clone(),
+            doing: "reading again",
+            source,
+        })?;
+        self.kind = Kind::open(&mut self.input, &self.name)?;
+        (self.records, self.last, self.failed) = (0, None, false);
+        Ok(())
     }
 
     /// The file's format.
@@ -128,7 +135,9 @@ impl Reader {
     /// [`Error::Io`], [`Error::Truncated`], [`Error::Corrupt`], [`Error::LinkType`]. Nothing can be read after an
     /// error.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, Error> {
-        self.input.consume(std::mem::take(&mut self.held));
+        if let Some(last) = self.last.take() {
+            self.input.consume(last.size);
+        }
         let found = if self.failed {
             Err(Problem::Corrupt("nothing can be read after an error".into()))
         } else {
@@ -138,16 +147,10 @@ impl Reader {
             }
         };
         match found {
-            Ok(None) => Ok(None),
-            Ok(Some(found)) => {
-                self.records += 1;
-                self.held = found.size;
-                Ok(Some(Record {
-                    timestamp_ns: found.timestamp_ns,
-                    original_len: found.original_len,
-                    data: &self.input.data()[found.frame],
-                    direction: found.direction,
-                }))
+            Ok(found) => {
+                self.records += u64::from(found.is_some());
+                self.last = found;
+                Ok(self.current())
             }
             Err(problem) => {
                 self.failed = true;
@@ -155,11 +158,41 @@ impl Reader {
             }
         }
     }
+
+    /// The record that [`next_record`](Reader::next_record) returned last, once more; `None` before the first, at the end,
+    /// and after an error.
+    pub fn current(&self) -> Option<Record<'_>> {
+        self.last.as_ref().map(|found| Record {
+            timestamp_ns: found.timestamp_ns,
+            original_len: found.original_len,
+            data: &self.input.data()[found.frame.clone()],
+            direction: found.direction,
+        })
+    }
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader").field("name", &self.name).field("records", &self.records).finish()
+    }
+}
+
+impl Kind {
+    fn open(input: &mut Input, name: &str) -> Result<Kind, Error> {
+        let here = |problem: Problem| problem.at(name, 0);
+        let whole = input.fill(4).map_err(|error| here(error.into()))?;
+        match input.data() {
+            [] => Err(Error::Empty { file: name.to_owned() }),
+            [0x0a, 0x0d, 0x0d, 0x0a, ..] => Ok(Kind::Pcapng(Section::open(input).map_err(here)?)),
+            [0xa1, 0xb2, 0xc3, 0xd4, ..]
+            | [0xa1, 0xb2, 0x3c, 0x4d, ..]
+            | [0xd4, 0xc3, 0xb2, 0xa1, ..]
+            | [0x4d, 0x3c, 0xb2, 0xa1, ..] => Ok(Kind::Pcap(Header::open(input).map_err(here)?)),
+            other => {
+                let reason = strange(other, whole);
+                Err(Error::NotACapture { file: name.to_owned(), reason })
+            }
+        }
     }
 }
 

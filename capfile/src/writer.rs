@@ -52,6 +52,28 @@ impl Writer {
         Writer::start(Output::File(file), name, format, interface)
     }
 
+    /// Empties a file that is open for writing, and writes to it; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// As [`create`](Writer::create).
+    pub fn from_file(
+        mut file: File,
+        name: &str,
+        format: Format,
+        interface: &str,
+    ) -> Result<Writer, Error> {
+        // What has no length, a terminal for instance, has nothing to empty.
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if regular {
+            file.set_len(0).and_then(|()| file.rewind()).map_err(|source| Error::Io {
+                file: name.to_owned(),
+                doing: "emptying",
+                source,
+            })?;
+        }
+        Writer::start(Output::File(file), name.to_owned(), format, interface)
+    }
+
     /// Writes to anything; `name` stands for it in errors. It need not be buffered.
     ///
     /// # Errors

@@ -118,6 +118,20 @@ fn what_was_flushed_is_there_after_a_crash() {
 }
 
 #[test]
+fn an_open_file_is_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    std::fs::write(&path, vec![1; 100_000]).unwrap();
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    io::copy(&mut file, &mut io::sink()).unwrap();
+    let record = Owned::new(1, &frame(1, 60));
+    let mut writer = Writer::from_file(file, "a", Format::Pcap, "x").unwrap();
+    writer.write(&record.record()).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(read_whole(&std::fs::read(&path).unwrap()), [record]);
+}
+
+#[test]
 fn dropping_writes_what_is_buffered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");

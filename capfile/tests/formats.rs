@@ -231,6 +231,48 @@ fn only_ethernet_is_read() {
 }
 
 #[test]
+fn a_file_can_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    let order = ORDERS[1];
+    // Larger than what is read at once; the section's byte order and interfaces begin anew.
+    let mut file = [order.section(), order.interface(1, 0, &[])].concat();
+    for number in 0..100 {
+        file.extend(order.packet(0, 1, &frame(number, 1000), &[]));
+    }
+    std::fs::write(&path, &file).unwrap();
+    let mut reader = Reader::open(&path).unwrap();
+    for stop_after in [0, 1, 99, 100] {
+        assert_eq!(reader.current(), None);
+        for number in 0..stop_after {
+            let record = reader.next_record().unwrap().unwrap();
+            assert_eq!(record.data, frame(number, 1000));
+            assert_eq!(reader.current().unwrap().data, frame(number, 1000));
+        }
+        if stop_after == 100 {
+            assert_eq!(reader.next_record().unwrap(), None);
+            assert_eq!(reader.current(), None);
+            assert_eq!(reader.next_record().unwrap(), None);
+        }
+        reader.rewind().unwrap();
+    }
+    std::fs::write(&path, &file[..file.len() - 1]).unwrap();
+    for _ in 0..2 {
+        for _ in 0..99 {
+            assert!(reader.next_record().unwrap().is_some());
+        }
+        let error = reader.next_record().unwrap_err().to_string();
+        assert!(error.contains("record 100 is not whole"), "{error}");
+        assert_eq!(reader.current(), None);
+        reader.rewind().unwrap();
+    }
+    std::fs::write(&path, b"").unwrap();
+    assert!(reader.rewind().unwrap_err().to_string().contains("is empty"));
+    let mut reader = Reader::new(std::io::Cursor::new(file), "x").unwrap();
+    assert!(reader.rewind().unwrap_err().to_string().contains("x: reading again"));
+}
+
+#[test]
 fn names_tell_formats() {
     let of = |name: &str| Format::of_name(name.as_ref());
     assert_eq!(of("a/b.pcap"), Some(Format::Pcap));
