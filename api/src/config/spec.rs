@@ -38,9 +38,12 @@ impl Spec {
         self
     }
 
-    /// How the device is called in messages: `backend:device`.
+    /// How the device is called in messages: `backend:device`, or the whole spec where only keys name it.
     pub fn title(&self) -> String {
-        format!("{}:{}", self.backend, self.device)
+        match self.device.as_str() {
+            "" => self.to_string(),
+            device => format!("{}:{device}", self.backend),
+        }
     }
 
     /// Separates the common keys from the backend's and reads the former.
@@ -161,6 +164,8 @@ mod tests {
         let spec: Spec = "pcap:in=a.pcap,out=b.pcap".parse().unwrap();
         assert_eq!((spec.device.as_str(), spec.options.len()), ("", 2));
         assert_eq!(spec.to_string(), "pcap:in=a.pcap,out=b.pcap");
+        assert_eq!(spec.title(), "pcap:in=a.pcap,out=b.pcap");
+        assert_eq!("pcap:eth0,queues=2".parse::<Spec>().unwrap().title(), "pcap:eth0");
     }
 
     #[test]

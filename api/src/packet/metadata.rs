@@ -49,6 +49,8 @@ pub enum TimestampSource {
     Kernel,
     /// This process, when the frame was received from below.
     Software,
+    /// Whoever captured the frame: it was read from a file.
+    Recorded,
 }
 
 /// What a timestamp's nanoseconds count from (contract O4).
@@ -144,7 +146,8 @@ impl Packet {
             source: match self.flags >> flags::SOURCE_SHIFT & 3 {
                 0 => TimestampSource::Hardware,
                 1 => TimestampSource::Kernel,
-                _ => TimestampSource::Software,
+                2 => TimestampSource::Software,
+                _ => TimestampSource::Recorded,
             },
             clock: match self.flags >> flags::CLOCK_SHIFT & 3 {
                 0 => Clock::RealTime,
@@ -162,6 +165,7 @@ impl Packet {
             TimestampSource::Hardware => 0,
             TimestampSource::Kernel => 1,
             TimestampSource::Software => 2,
+            TimestampSource::Recorded => 3,
         };
         let clock = match timestamp.clock {
             Clock::RealTime => 0,

@@ -114,6 +114,8 @@ pub(crate) struct RxCore {
     next_check_ms: u64,
     /// The last receive timestamp in nanoseconds (contract O4).
     last_stamp: u64,
+    /// They went back, and that was said.
+    went_back: bool,
     /// Whether the epoll descriptor watches the driver's. Being watched costs the kernel something for every frame, sent
     /// ones included, so a queue that is only polled is not watched.
     watched: bool,
@@ -352,6 +354,7 @@ impl RxCore {
             pending: None,
             next_check_ms: 0,
             last_stamp: 0,
+            went_back: false,
             watched: false,
             polls: 0,
         }
@@ -515,14 +518,20 @@ impl RxCore {
         bytes
     }
 
-    /// Timestamps of a queue do not go back unless their clock was set back, which is said (contract O4).
+    /// Timestamps of a queue do not go back unless their clock was set back, which is said (contract O4); once, for a
+    /// file that was put together from several may go to and fro with every frame.
     fn check_clock(&mut self, packets: &[Packet], port: &PortShared) {
         for stamp in packets.iter().filter_map(Packet::timestamp) {
-            if stamp.ns < self.last_stamp {
-                let back = self.last_stamp - stamp.ns;
+            if stamp.ns < self.last_stamp && !self.went_back {
+                self.went_back = true;
+                let why = match stamp.source {
+                    TimestampSource::Recorded => "the file is not in the order of its times",
+                    _ => "their clock was set",
+                };
                 tracing::warn!(
-                    "{}: receive timestamps went back by {back} ns: their clock was set",
-                    port.title()
+                    "{}: receive timestamps went back by {} ns: {why}",
+                    port.title(),
+                    self.last_stamp - stamp.ns
                 );
             }
             self.last_stamp = stamp.ns;
