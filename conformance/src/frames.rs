@@ -47,6 +47,12 @@ pub fn tagged(mut frame: Vec<u8>, tpid: u16, tci: u16) -> Vec<u8> {
     frame
 }
 
+/// The type of the outermost tag, if there is one.
+pub fn tag(frame: &[u8]) -> Option<u16> {
+    let tpid = u16::from_be_bytes(*frame.get(12..)?.first_chunk()?);
+    [0x8100, 0x88a8].contains(&tpid).then_some(tpid)
+}
+
 /// The frame with zero bytes up to 60, as it comes out of a wire (contract T5).
 pub fn padded(mut frame: Vec<u8>) -> Vec<u8> {
     if frame.len() < 60 {

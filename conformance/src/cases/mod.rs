@@ -25,7 +25,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         wait::CASES,
         transmit::CASES,
         &[counters::CASES],
-        &[control::CASES],
+        control::CASES,
         queues::CASES,
         offloads::CASES,
         &[pool::CASES],

@@ -12,7 +12,7 @@ mod veth;
 
 use std::net::Ipv4Addr;
 
-use anyport::{MacAddr, Registry};
+use anyport::{Link, MacAddr, Registry};
 
 pub use given::Given;
 pub use loopback::LoopRig;
@@ -148,6 +148,13 @@ pub trait Wires: Send + Sync {
     /// If there is none.
     fn aliases(&self, _end: End) -> Verdict<Vec<String>> {
         unable(Power::Alias)
+    }
+    /// Link state, speed and duplex as seen from outside ([`Power::Settings`]).
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn link(&self, _end: End) -> Verdict<Link> {
+        unable(Power::Settings)
     }
     /// The device's settings as seen from outside, to be compared before and after ([`Power::Settings`]).
     ///

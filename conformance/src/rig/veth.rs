@@ -8,10 +8,11 @@
 //! `/proc/thread-self/net`.
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Mutex;
 
-use anyport::{MacAddr, Registry};
+use anyport::{Link, MacAddr, Registry};
 
 use super::{Host, Rig, Wires, Witness};
 use crate::case::{Failure, Power, Verdict};
@@ -185,6 +186,13 @@ impl Wires for VethWires {
         Ok(others.chain([format!("{}:{second}", self.backend)]).collect())
     }
 
+    fn link(&self, end: End) -> Verdict<Link> {
+        let name = self.name(end);
+        let up = output(&format!("-o link show dev {name}"))?.contains("LOWER_UP");
+        let (speed, full_duplex) = speed(&name)?;
+        Ok(Link::new(up).with_speed(speed, full_duplex))
+    }
+
     fn settings(&self, end: End) -> Verdict<String> {
         let name = self.name(end);
         let shown = output(&format!("-d -j link show dev {name}"))?;
@@ -207,6 +215,46 @@ impl Drop for VethWires {
             }
         }
     }
+}
+
+/// What `ethtool NAME` says of speed (in Mbit/s) and duplex.
+fn speed(name: &str) -> Verdict<(Option<u32>, Option<bool>)> {
+    /// `struct ethtool_cmd`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Settings {
+        command: u32,
+        modes: [u32; 2],
+        speed: u16,
+        duplex: u8,
+        rest: [u8; 13],
+        speed_high: u16,
+        more: [u8; 14],
+    }
+    const GET: u32 = 1;
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    let mut settings = Settings { command: GET, ..Settings::default() };
+    // SAFETY: an all-zero request is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays zero: the terminator.
+    for (to, from) in request.ifr_name[..15].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut settings).cast();
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: the request points to settings of the kernel's layout, which outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    let speed = u32::from(settings.speed_high) << 16 | u32::from(settings.speed);
+    let duplex = match settings.duplex {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    };
+    // All ones: unknown.
+    Ok(((speed != 0 && speed != u32::MAX).then_some(speed), duplex))
 }
 
 /// Runs `ip` with arguments that contain no blanks of their own, in the calling thread's namespace.

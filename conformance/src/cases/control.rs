@@ -1,5 +1,0 @@
-//! control
-
-use crate::case::Case;
-
-pub(super) const CASES: &[Case] = &[];
