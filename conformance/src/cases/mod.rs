@@ -24,11 +24,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         receive::CASES,
         wait::CASES,
         transmit::CASES,
-        &[counters::CASES],
+        counters::CASES,
         control::CASES,
         queues::CASES,
         offloads::CASES,
-        &[pool::CASES],
+        pool::CASES,
         faults::CASES,
     ];
     sections.into_iter().flatten().copied().flatten()

@@ -1,5 +1,0 @@
-//! counters
-
-use crate::case::Case;
-
-pub(super) const CASES: &[Case] = &[];

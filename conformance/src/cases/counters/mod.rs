@@ -1,0 +1,5 @@
+//! S, counters
+
+use crate::case::Case;
+
+pub(super) const CASES: &[&[Case]] = &[];

@@ -1,5 +1,0 @@
-//! pool
-
-use crate::case::Case;
-
-pub(super) const CASES: &[Case] = &[];
