@@ -51,7 +51,8 @@ counters! {
         rx_errors,
         /// Not for this port, by its MAC filter: no drop (contract R6).
         rx_filtered,
-        /// Frames accepted for transmission, less those in `tx_dropped` (contract S1).
+        /// Frames accepted for transmission, less those in `tx_dropped` (contract S1), to which frames move when they turn
+        /// out not to have been sent (contract S3).
         tx_packets,
         /// Bytes of those.
         tx_bytes,
