@@ -74,7 +74,8 @@ fn link_is_noticed(ctx: &Ctx) -> Verdict {
         ctx.wires().set_link(true)?;
         ctx.settle(&a, &b)?;
         // Whatever the ends have to say about it (an error is no part of that).
-        (a.take()?, b.take()?);
+        a.take()?;
+        b.take()?;
     }
     Ok(())
 }

@@ -168,8 +168,7 @@ fn inserted_tag(ctx: &Ctx) -> Verdict {
     let max = a.port().control().max_frame();
     let tagged = |frame: &[u8]| frames::tagged(frame.to_vec(), 0x8100, 0x6123);
     let plain = frames::numbered(b.mac(), 1, max);
-    let mut requests = TxRequests::default();
-    requests.vlan = Some(0x6123);
+    let requests = TxRequests { vlan: Some(0x6123), ..TxRequests::default() };
     // The tag that is put in is the outermost one; one that is there counts as the frame's.
     let inside = tagged(&frames::numbered(b.mac(), 2, max - 4));
     for frame in [&plain, &inside] {

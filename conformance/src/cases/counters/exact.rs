@@ -1,5 +1,7 @@
 //! S1: frames and bytes, to the last one.
 
+use anyport::packet::TxRequests;
+
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End};
 use crate::side::Side;
@@ -123,9 +125,7 @@ fn tags_count(ctx: &Ctx) -> Verdict {
     let frame = frames::numbered(b.mac(), 1, max);
     let tagged = frames::tagged(frame.clone(), 0x8100, 9);
     let mut packet = a.packet(&frame)?;
-    let mut requests = anyport::packet::TxRequests::default();
-    requests.vlan = Some(9);
-    packet.set_requests(requests);
+    packet.set_requests(TxRequests { vlan: Some(9), ..TxRequests::default() });
     ensure!(a.tx[0].send_one(packet)?.is_none(), "the frame was not accepted");
     let arrived = a.pass_to(&mut b, std::slice::from_ref(&tagged))?;
     ensure!(arrived == [tagged.clone(), tagged], "the tags are not where they belong");

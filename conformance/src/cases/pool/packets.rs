@@ -1,6 +1,6 @@
 //! P4 and P5: room before and behind, and copies.
 
-use anyport::packet::{L4Checksum, TxRequests};
+use anyport::packet::{Checksums, L4Checksum, TxRequests};
 use anyport::{Error, Packet, Pool};
 
 use crate::case::{Case, Need, Verdict};
@@ -142,7 +142,7 @@ fn room_of_chains(_: &Ctx) -> Verdict {
     frame.splice(..0, *b"head");
     let room = packet.tailroom();
     // Behind the last segment there is at most what its frame has.
-    ensure!(room >= 100 && room < 512, "a tail room of {room}");
+    ensure!((100..512).contains(&room), "a tail room of {room}");
     refused_whole(&mut packet, |p| no_room(p.grow_tail(room + 1).map(drop), room + 1, room))?;
     packet.grow_tail(4)?.copy_from_slice(b"tail");
     frame.extend(b"tail");
@@ -183,9 +183,8 @@ fn copies_have_the_metadata(ctx: &Ctx) -> Verdict {
     ensure!(packets[0].timestamp().is_some() && packets[0].rss_hash().is_some(), "no metadata");
     same!((packets[0].vlan(), packets[1].vlan()), (Some(0x6123), None), "the tags");
     let other = ctx.pool(16)?;
-    let mut requests = TxRequests::default();
-    requests.vlan = Some(7);
-    requests.checksums.l4 = L4Checksum::Udp;
+    let checksums = Checksums { ipv4: true, l4: L4Checksum::Udp };
+    let requests = TxRequests { checksums, vlan: Some(7), timestamp: true };
     for marked in [false, true] {
         for packet in &mut packets {
             if marked {
