@@ -29,7 +29,7 @@ pub(super) const CASES: &[Case] = &[
         name: "counters.tags_count",
         clauses: &["S1", "M2"],
         about: "Sends tagged frames of the maximum, and ones that the port inserts the tag into.",
-        why: "As above.",
+        why: "Two ends of a wire that count differently are taken for loss.",
         needs: &[Need::TwoWay],
         run: tags_count,
     },

@@ -48,7 +48,7 @@ pub(super) const CASES: &[Case] = &[
         name: "counters.many_queues_add_up",
         clauses: &["S3", "Q1"],
         about: "The same with four queues, on each of which flows are sent.",
-        why: "As above.",
+        why: "Whoever looks for a slow core compares queues, and starts from their sum.",
         needs: &[Need::TwoWay, Need::Queues(4)],
         run: many_queues_add_up,
     },
