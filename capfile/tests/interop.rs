@@ -205,3 +205,78 @@ fn what_text2pcap_and_tshark_write_is_read() {
     run("tshark", &["-r", text(&path("a")), "-w", text(&path("b")), "-F", "pcapng"]);
     assert_eq!(read_file(&path("b")), records);
 }
+
+/// Files of kinds that none of the tools writes, read here and by tshark.
+#[test]
+fn tshark_understands_files_made_by_hand_as_this_crate_does() {
+    if !tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    let [little, big] = ORDERS;
+    let data = |number: u8, length| {
+        let mut data = frame(number, length);
+        data[12..14].copy_from_slice(&[0x88, 0xb5]);
+        data
+    };
+    let mut files = Vec::new();
+    for order in ORDERS {
+        for (nano, network) in [(false, 1), (true, 1), (true, 1 | 1 << 26 | 2 << 28)] {
+            let mut file = order.pcap(nano, network);
+            file.extend(order.pcap_record(1_700_000_000, 999_999, 100, &data(1, 100)));
+            file.extend(order.pcap_record(1_700_000_001, 5, 100, &data(2, 61)));
+            files.push((file, network != 1));
+        }
+        let seconds = 1_700_000_000u64;
+        for (resolution, units) in [
+            (3, seconds * 1000 + 7),
+            (6, seconds * 1_000_000 + 7),
+            (0x80 | 20, (seconds << 20) + 7),
+        ] {
+            let offset = order.option(14, &order.u64(100));
+            let options = [order.option(9, &[resolution]), offset];
+            let obsolete = [
+                &order.u16(0)[..],
+                &order.u16(3),
+                &order.u32((units >> 32) as u32),
+                &order.u32(units as u32),
+                &order.u32(21),
+                &order.u32(30),
+                &data(3, 21),
+                &[0; 3],
+            ];
+            let file = [
+                order.section(),
+                order.interface(1, 0, &options),
+                order.packet(0, units, &data(1, 60), &[order.option(2, &order.u32(2))]),
+                order.block(0x77, &[1; 40]),
+                order.block(2, &obsolete.concat()),
+                // A section of the other order.
+                if order.big { little.section() } else { big.section() },
+                if order.big { little.interface(1, 0, &[]) } else { big.interface(1, 0, &[]) },
+                if order.big { little } else { big }.packet(0, 1_000_000, &data(2, 33), &[]),
+            ];
+            files.push((file.concat(), false));
+        }
+    }
+    for (number, (file, has_fcs)) in files.into_iter().enumerate() {
+        std::fs::write(&path, file).unwrap();
+        let fields = ["-e", "frame.time_epoch", "-e", "frame.len", "-e", "frame.cap_len"];
+        let shown = run("tshark", &[&["-r", text(&path), "-T", "fields"], &fields[..]].concat());
+        // It leaves the frame check sequence in.
+        let fcs = if has_fcs { 4 } else { 0 };
+        let ours: String = read_file(&path)
+            .iter()
+            .map(|record| {
+                let (seconds, rest) =
+                    (record.timestamp_ns / 1_000_000_000, record.timestamp_ns % 1_000_000_000);
+                let original = record.original_len + fcs;
+                // All of the first frame was captured, so its check sequence was, too.
+                let captured = record.data.len() + if record.data.len() > 61 { fcs } else { 0 };
+                format!("{seconds}.{rest:09}\t{original}\t{captured}\n")
+            })
+            .collect();
+        assert_eq!(shown, ours, "file {number}");
+    }
+}
