@@ -169,3 +169,24 @@ fn configuration_files_in_documents_are_accepted() {
     }
     assert_eq!(ports, 2);
 }
+
+/// Specs in blocks of text are what a reader copies: their backends, keys and values are there.
+#[test]
+fn specs_in_documents_are_accepted() {
+    let registry = anyport_backends::registry();
+    let names: Vec<_> = registry.backends().map(|backend| format!("{}:", backend.name())).collect();
+    let mut specs = 0;
+    for document in documents() {
+        let text = read(&document);
+        let blocks =
+            text.split("```text\n").skip(1).map(|block| block.split("```").next().unwrap());
+        for word in blocks.flat_map(str::split_whitespace) {
+            if names.iter().any(|name| word.starts_with(name)) {
+                let checked = word.parse().and_then(|spec| registry.check(&spec).map(drop));
+                assert!(checked.is_ok(), "{}: {word}: {checked:?}", document.display());
+                specs += 1;
+            }
+        }
+    }
+    assert_ne!(specs, 0);
+}

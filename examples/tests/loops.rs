@@ -311,3 +311,27 @@ fn programs_start_and_end_well() {
     program.interrupt();
     assert_eq!(program.finish(), (true, "0 requests answered\n".into()));
 }
+
+#[test]
+fn programs_run_on_capture_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (questions, answers) = (path("questions.pcap"), path("answers.pcapng"));
+    let registry = anyport_backends::registry();
+    let frames: Vec<_> = (0..1000).map(|n| frame(MacAddr::BROADCAST, n, 60 + n as usize)).collect();
+    let mut writer = End::open(&registry, &format!("pcap:out={questions}"));
+    writer.send(&frames);
+    writer.port.close().unwrap();
+    let spec = format!("pcap:in={questions},out={answers}");
+    let program = Program::start(env!("CARGO_BIN_EXE_hello"), &[&spec]);
+    assert_eq!(program.finish(), (true, String::new()));
+    let copy = path("copy.pcap");
+    let ports = [format!("pcap:in={answers}"), format!("pcap:out={copy}")];
+    let program = Program::start(env!("CARGO_BIN_EXE_forward"), &[&ports[0], &ports[1]]);
+    let [from, to] = &ports;
+    let said = format!("1000 frames from {from} to {to}\n0 frames from {to} to {from}\n");
+    assert_eq!(program.finish(), (true, said));
+    let mut reader = End::open(&registry, &format!("pcap:in={copy}"));
+    assert_eq!(reader.receive(1000), frames.into_iter().map(swapped).collect::<Vec<_>>());
+    assert!(reader.rx.recv(&mut anyport::Burst::new()).unwrap_err().is_ended());
+}

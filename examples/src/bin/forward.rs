@@ -37,7 +37,7 @@ pub fn run(registry: &Registry) -> anyhow::Result<()> {
 pub fn open(registry: &Registry, spec: &str, pool: &Pool) -> Result<Port> {
     let mut port = registry.open_with(spec, pool)?;
     let mut config = port.config();
-    config.promiscuous = true;
+    config.promiscuous = port.capability().promiscuous; // a capture file has no such mode
     port.configure(config)?;
     Ok(port)
 }
