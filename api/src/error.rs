@@ -70,6 +70,16 @@ pub enum Error {
         /// The process that holds it; 0 where it cannot be known.
         pid: u32,
     },
+    /// The interface carries something that the host needs, and taking it was not asked for (contract R13).
+    #[error(
+        "{device} carries {carries}; taking it away from the host needs `takeover=true` (or share it: `shared=true`)"
+    )]
+    NeedsTakeover {
+        /// The device.
+        device: String,
+        /// What would be cut off: the default route, the login session.
+        carries: String,
+    },
     /// A configuration beyond the port's capabilities; nothing of it was applied (contract L3).
     #[error("{device}: `{field}` = {asked} is beyond this port: {limit}")]
     Unsupported {
