@@ -26,6 +26,7 @@ use crate::counters::PortCounters;
 use crate::error::{Error, Result};
 use crate::mac::MacAddr;
 use crate::pool::{Pool, PoolCache};
+pub use crate::port::DeviceLock;
 use crate::port::Link;
 use crate::queue::TxTimestamp;
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use control::{Control, Link, Stats};
-pub(crate) use lock::DeviceLock;
+pub use lock::DeviceLock;
 
 use crate::capability::Capability;
 use crate::capture::{CaptureFile, Captures};
