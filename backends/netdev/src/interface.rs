@@ -1,13 +1,19 @@
-//! The interface's own affairs, by ioctl: address, MTU, flags, speed.
+//! The interface's own affairs, by ioctl: address, MTU, flags.
 //!
 //! Everything goes by interface index: a renamed interface is the same one, a deleted one is gone. The socket belongs to
 //! the network namespace of the thread that opened it, so other threads may use it whatever namespace they are in.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use anyport::MacAddr;
+
+use crate::sys::{get_option, owned};
+
+/// Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// One interface of the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -16,17 +22,14 @@ pub struct Interface {
     index: u32,
 }
 
-/// Interface flags that matter here (`net_device_flags`).
+/// Interface flags that matter here.
 #[derive(Debug, Clone, Copy)]
 pub struct Flags {
     /// Switched on (`IFF_UP`).
     pub up: bool,
-    /// There is a carrier, too (`IFF_RUNNING`).
+    /// There is a carrier, too (`IFF_RUNNING`). For a device that does not hang on another interface, the kernel may notice
+    /// the loss of a carrier here only a second after it noticed another change; [`Interface::carrier`] asks the device.
     pub running: bool,
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl Interface {
@@ -35,11 +38,9 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if there is none; the system's.
     pub fn open(name: &str) -> io::Result<Interface> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        check(fd)?;
-        // SAFETY: a fresh descriptor that nobody else owns.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+        // SAFETY: no pointers.
+        let socket = owned(unsafe { libc::socket(libc::AF_INET, kind, 0) })?;
         let mut interface = Interface { socket, index: 0 };
         let mut request = named(name)?;
         interface.ioctl(libc::SIOCGIFINDEX, &mut request)?;
@@ -53,6 +54,23 @@ impl Interface {
         self.index
     }
 
+    /// The network namespace that the interface was found in, as a number that the kernel never uses again before it is
+    /// restarted.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn namespace(&self) -> io::Result<u64> {
+        let mut cookie = 0u64;
+        match get_option(self.socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie) {
+            Ok(_) => Ok(cookie),
+            // Before Linux 5.14: the number of the namespace's inode, which may be used again when it is gone.
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Another handle for the same interface.
     ///
     /// # Errors
@@ -61,17 +79,44 @@ impl Interface {
         Ok(Interface { socket: self.socket.try_clone()?, index: self.index })
     }
 
-    fn ioctl(&self, request: libc::Ioctl, ifreq: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: all SIOC[GS]IF* calls used here take an ifreq.
-        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), request, std::ptr::from_mut(ifreq)) })
+    fn ioctl(&self, request: libc::Ioctl, ifreq: &mut libc::ifreq) -> io::Result<libc::c_int> {
+        // SAFETY: all SIOC* calls used here take an ifreq, and what it points to is the caller's to promise.
+        let result =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), request, std::ptr::from_mut(ifreq)) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }
 
-    /// A request under the interface's present name; `ENODEV` if it is gone.
-    fn request(&self) -> io::Result<libc::ifreq> {
-        let mut request = named("")?;
-        request.ifr_ifru.ifru_ifindex = self.index as libc::c_int;
-        self.ioctl(libc::SIOCGIFNAME, &mut request)?;
-        Ok(request)
+    /// A call under the interface's present name, which `fill` completes; `ENODEV` if it is gone. Should it be renamed just
+    /// between the two steps, it is not gone: they are done again.
+    fn call(
+        &self,
+        request: libc::Ioctl,
+        mut fill: impl FnMut(&mut libc::ifreq),
+    ) -> io::Result<(libc::ifreq, libc::c_int)> {
+        let mut left = 3;
+        loop {
+            let mut ifreq = named("")?;
+            ifreq.ifr_ifru.ifru_ifindex = self.index as libc::c_int;
+            self.ioctl(libc::SIOCGIFNAME, &mut ifreq)?;
+            fill(&mut ifreq);
+            left -= 1;
+            match self.ioctl(request, &mut ifreq) {
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) && left > 0 => {}
+                result => return result.map(|value| (ifreq, value)),
+            }
+        }
+    }
+
+    /// Asks for something.
+    fn get(&self, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+        self.call(request, |_| {}).map(|(answer, _)| answer)
+    }
+
+    /// An ethtool command; what the kernel returns if it is no error.
+    pub(crate) fn ethtool<T: ?Sized>(&self, command: &mut T) -> io::Result<libc::c_int> {
+        let data: *mut libc::c_char = std::ptr::from_mut(command).cast();
+        let (_, value) = self.call(libc::SIOCETHTOOL, |ifreq| ifreq.ifr_ifru.ifru_data = data)?;
+        Ok(value)
     }
 
     /// The interface's present name.
@@ -79,9 +124,11 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn name(&self) -> io::Result<String> {
-        let request = self.request()?;
+        let mut answer = named("")?;
+        answer.ifr_ifru.ifru_ifindex = self.index as libc::c_int;
+        self.ioctl(libc::SIOCGIFNAME, &mut answer)?;
         // SAFETY: the kernel terminates the name.
-        let name = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) };
+        let name = unsafe { CStr::from_ptr(answer.ifr_name.as_ptr()) };
         Ok(name.to_string_lossy().into_owned())
     }
 
@@ -90,8 +137,7 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn flags(&self) -> io::Result<Flags> {
-        let mut request = self.request()?;
-        self.ioctl(libc::SIOCGIFFLAGS, &mut request)?;
+        let request = self.get(libc::SIOCGIFFLAGS)?;
         // SAFETY: SIOCGIFFLAGS has filled in the flags.
         let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
         Ok(Flags { up: flags & libc::IFF_UP != 0, running: flags & libc::IFF_RUNNING != 0 })
@@ -102,10 +148,7 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn mac(&self) -> io::Result<MacAddr> {
-        let mut request = self.request()?;
-        self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
-        // SAFETY: SIOCGIFHWADDR has filled in the address.
-        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+        let data = self.hardware()?.sa_data;
         Ok(MacAddr(std::array::from_fn(|at| data[at] as u8)))
     }
 
@@ -114,13 +157,17 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn set_mac(&self, mac: MacAddr) -> io::Result<()> {
-        let mut request = self.request()?;
-        self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
-        for (at, byte) in mac.0.into_iter().enumerate() {
-            // SAFETY: the request holds a hardware address; its family stays what the kernel said.
-            unsafe { request.ifr_ifru.ifru_hwaddr.sa_data[at] = byte as libc::c_char };
+        let mut address = self.hardware()?;
+        for (to, from) in address.sa_data.iter_mut().zip(mac.0) {
+            *to = from as libc::c_char;
         }
-        self.ioctl(libc::SIOCSIFHWADDR, &mut request)
+        self.call(libc::SIOCSIFHWADDR, |ifreq| ifreq.ifr_ifru.ifru_hwaddr = address).map(|_| ())
+    }
+
+    /// The hardware address with its type.
+    fn hardware(&self) -> io::Result<libc::sockaddr> {
+        // SAFETY: SIOCGIFHWADDR has filled in the address.
+        Ok(unsafe { self.get(libc::SIOCGIFHWADDR)?.ifr_ifru.ifru_hwaddr })
     }
 
     /// Its MTU now.
@@ -128,8 +175,7 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn mtu(&self) -> io::Result<usize> {
-        let mut request = self.request()?;
-        self.ioctl(libc::SIOCGIFMTU, &mut request)?;
+        let request = self.get(libc::SIOCGIFMTU)?;
         // SAFETY: SIOCGIFMTU has filled in the MTU.
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as usize)
     }
@@ -139,20 +185,8 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn set_mtu(&self, mtu: usize) -> io::Result<()> {
-        let mut request = self.request()?;
-        request.ifr_ifru.ifru_mtu = mtu as libc::c_int;
-        self.ioctl(libc::SIOCSIFMTU, &mut request)
-    }
-
-    /// Whether this is Ethernet (`ARPHRD_ETHER`).
-    ///
-    /// # Errors
-    /// `ENODEV` if the interface is gone; the system's.
-    pub fn is_ethernet(&self) -> io::Result<bool> {
-        let mut request = self.request()?;
-        self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
-        // SAFETY: SIOCGIFHWADDR has filled in the address.
-        Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER)
+        let mtu = libc::c_int::try_from(mtu).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.call(libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = mtu).map(|_| ())
     }
 }
 
@@ -167,22 +201,4 @@ fn named(name: &str) -> io::Result<libc::ifreq> {
         *to = from as libc::c_char;
     }
     Ok(request)
-}
-
-/// The names of all interfaces of this network namespace.
-pub fn all() -> Vec<String> {
-    let mut names = Vec::new();
-    // SAFETY: the list is walked up to its zero entry and freed.
-    unsafe {
-        let list = libc::if_nameindex();
-        let mut at = list;
-        while !at.is_null() && (*at).if_index != 0 {
-            names.push(CStr::from_ptr((*at).if_name).to_string_lossy().into_owned());
-            at = at.add(1);
-        }
-        if !list.is_null() {
-            libc::if_freenameindex(list);
-        }
-    }
-    names
 }

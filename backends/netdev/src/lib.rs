@@ -2,21 +2,65 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`interface`] | the interface's own affairs by ioctl: address, MTU, flags |
 //! | [`open`] | from a name to an interface; the key of its lock |
-//! | [`watch`] | a descriptor that becomes readable when a link changes |
-//! | [`membership`] | promiscuous and all-multicast reception by membership, which dies with the process |
+//! | [`interface`] | the interface's own affairs: address, MTU, flags |
+//! | [`ethtool`] | driver, carrier, speed, offload switches |
+//! | [`links`] | kind, limits, and which interface sits on which |
+//! | [`settings`] | what a port changes, written down first and put back at close, or after a `kill -9` |
+//! | [`takeover`] | what the host needs the interface for |
+//! | [`to_kernel`] | what stays with the host's stack all the same: the words, and the programs made of them |
 //! | [`tcx`] | keeps received frames from the host's stack |
-//! | [`error`] | system errors, with what they mean for a port |
+//! | [`bpf`] | the assembler and the loader under these |
+//! | [`packet_socket`] | filters, memberships and counters of packet sockets |
+//! | [`segments`] | segments that nobody cut, and what mends it |
+//! | [`watch`] | a descriptor that becomes readable when a link changes |
+//! | [`devices`] | a listing |
+//! | [`privilege`], [`error`] | what this thread may do; system errors, with what they mean for a port |
+//!
+//! A backend's `open` goes like this, the lock held by then:
+//!
+//! ```no_run
+//! # fn open(device: &str, config: &anyport::PortConfig) -> anyport::Result<()> {
+//! use anyport_netdev::{Settings, Silencer, ToKernel, open, takeover};
+//!
+//! let title = format!("mine:{device}");
+//! let to_kernel = ToKernel::parse(&title, &config.to_kernel)?;
+//! let interface = open::find("mine", device)?;
+//! if !config.shared {
+//!     takeover::check(&interface, &title, config.takeover)?;
+//! }
+//! let settings = Settings::open(interface, &title)?;
+//! open::check_ethernet(&title, settings.info())?;
+//! let silencer = Silencer::attach(settings.interface().index(), &to_kernel);
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod bpf;
+pub mod devices;
 pub mod error;
+pub mod ethtool;
 pub mod interface;
-pub mod membership;
+mod journal;
+pub mod links;
+mod netlink;
 pub mod open;
+pub mod packet_socket;
+pub mod privilege;
+pub mod segments;
+pub mod settings;
 mod sys;
+pub mod takeover;
 pub mod tcx;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod to_kernel;
 pub mod watch;
 
 pub use interface::Interface;
-pub use membership::Membership;
+pub use links::LinkInfo;
+pub use packet_socket::Membership;
+pub use settings::Settings;
+pub use tcx::Silencer;
+pub use to_kernel::ToKernel;
 pub use watch::LinkWatch;

@@ -1,7 +1,7 @@
 //! System calls that several modules make.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Takes over a descriptor that a system call returned.
 pub(crate) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
@@ -10,4 +10,31 @@ pub(crate) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     }
     // SAFETY: a fresh descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn set_option<T>(
+    fd: RawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value is as long as is said.
+    let result =
+        unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Reads a plain option; how many bytes the kernel wrote.
+pub(crate) fn get_option<T>(
+    fd: RawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &mut T,
+) -> io::Result<usize> {
+    let mut size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value has as much room as is said.
+    let result =
+        unsafe { libc::getsockopt(fd, level, option, std::ptr::from_mut(value).cast(), &mut size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(size as usize) }
 }

@@ -1,63 +1,31 @@
 //! Exclusive use of an interface: received frames stay away from the host's stack (contract R13).
+//!
+//! A program at the interface's ingress (tcx, Linux 6.6) ends a frame's way after packet sockets have their copy. It stands
+//! in front of the programs that others attached there, for a program behind may let through, redirect or answer what a port
+//! has received; those programs stay attached, see the frames that are named to stay with the kernel
+//! ([`ToKernel`]), and see everything again when ours is gone. Whoever attaches one in front of ours later decides before us.
+//!
+//! The program is held by a descriptor alone: it goes with the process, also after `kill -9`.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use crate::sys::owned;
+use crate::bpf::{Kind, Program};
+use crate::to_kernel::ToKernel;
 
-/// Keeps received frames from the host's stack: a two-instruction program at the interface's ingress (tcx, Linux 6.6). Packet
-/// sockets have their copy by then. It goes with the descriptor, so with the process.
-///
-/// # Errors
-/// The system's: `EPERM` without CAP_BPF, `EINVAL` before Linux 6.6.
-pub fn silence(index: u32) -> io::Result<OwnedFd> {
-    const PROG_LOAD: libc::c_long = 5;
-    const LINK_CREATE: libc::c_long = 28;
-    const SCHED_CLS: u32 = 3;
-    const TCX_INGRESS: u32 = 46;
-    /// `mov r0, TCX_DROP` and `exit`.
-    const PROGRAM: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+/// Keeps received frames from the host's stack as long as it lives.
+#[derive(Debug)]
+pub struct Silencer {
+    _link: OwnedFd,
+}
 
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        instructions: u32,
-        program: u64,
-        license: u64,
-        rest: [u32; 11],
-        attach_type: u32,
-        pad: u32,
+impl Silencer {
+    /// Silences the host's stack on that interface, but for what `to_kernel` names.
+    ///
+    /// # Errors
+    /// `EINVAL` before Linux 6.6; `EPERM` without CAP_BPF and CAP_NET_ADMIN; the system's.
+    pub fn attach(interface: u32, to_kernel: &ToKernel) -> io::Result<Silencer> {
+        let program = Program::load(Kind::Tc, "anyport", &to_kernel.tcx_program()?)?;
+        Ok(Silencer { _link: program.attach_tcx_first(interface)? })
     }
-    #[repr(C)]
-    struct Create {
-        program: u32,
-        index: u32,
-        attach_type: u32,
-        flags: u32,
-        relative: [u64; 2],
-    }
-    fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-        // SAFETY: the attributes are as long as is said, and point to memory that lives on.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
-        };
-        owned(fd as libc::c_int)
-    }
-    let program = bpf(
-        PROG_LOAD,
-        &Load {
-            kind: SCHED_CLS,
-            instructions: PROGRAM.len() as u32,
-            program: PROGRAM.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            rest: [0; 11],
-            attach_type: TCX_INGRESS,
-            pad: 0,
-        },
-    )?;
-    let program = program.as_raw_fd() as u32;
-    bpf(
-        LINK_CREATE,
-        &Create { program, index, attach_type: TCX_INGRESS, flags: 0, relative: [0; 2] },
-    )
 }

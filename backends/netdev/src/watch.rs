@@ -1,4 +1,6 @@
 //! Changes of links, as a descriptor to sleep on.
+//!
+//! Trap: it tells of every interface of the namespace, so it says only that it is time to look.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -29,9 +31,10 @@ impl LinkWatch {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(LinkWatch(socket)) }
     }
 
-    /// Throws the messages away: what changed is asked for, so an overrun loses nothing.
-    pub fn drain(&self) {
+    /// Throws the messages away; whether there were any. What changed is asked for, so an overrun loses nothing.
+    pub fn drain(&self) -> bool {
         let mut buffer = [0u8; 4096];
+        let mut any = false;
         // Bounded, so that a storm of changes does not keep the queue here.
         for _ in 0..1000 {
             // SAFETY: the buffer is as long as is said.
@@ -41,7 +44,9 @@ impl LinkWatch {
             if got < 0 && io::Error::last_os_error().raw_os_error() != Some(libc::ENOBUFS) {
                 break;
             }
+            any = true;
         }
+        any
     }
 }
 

@@ -3,7 +3,7 @@
 use anyport::config::{Schema, Table, from_table, schema_of};
 use anyport::driver::{Backend, DeviceInfo, OpenRequest, PortDriver};
 use anyport::{Error, Result};
-use anyport_netdev::{interface, open};
+use anyport_netdev::{devices, open};
 
 use crate::live::LivePort;
 use crate::savefile::{FileKeys, SavePort};
@@ -53,11 +53,9 @@ impl Backend for Pcap {
             "pcap:in=FILE,out=FILE",
             "capture files (pcap, pcapng): received from, sent to, or both",
         );
-        interface::all()
-            .into_iter()
-            .map(|name| DeviceInfo::new(format!("pcap:{name}"), "kernel interface through libpcap"))
-            .chain([files])
-            .collect()
+        let mut all = devices::devices("pcap", "kernel interface through libpcap");
+        all.push(files);
+        all
     }
 
     fn lock_key(&self, device: &str, options: &Table) -> Result<Option<String>> {

@@ -1,0 +1,287 @@
+//! What a port changed of its interface, written down before it is changed (contract L8).
+//!
+//! A process that ends in order puts everything back. One that is killed cannot; what only it knew, the address, MTU and
+//! offload switches that it found, is in a file then, and the next opener of the interface, or a listing of devices, puts
+//! them back: see [`crate::settings`].
+//!
+//! ```text
+//!  /run/anyport/interface-NAMESPACE-INDEX.json       or, for those who may not write there,
+//!  $XDG_RUNTIME_DIR/anyport/...                      both are empty after the machine is restarted
+//! ```
+//!
+//! - A file is for one interface. It is named by the kernel's number of the network namespace, which is never used again, and
+//!   the interface's index; inside stands the identity of the boot, in case the directory outlives it.
+//! - It is written beside its place and renamed, so it is there whole or not at all.
+//! - A setting is put back only if it still has a value that the killed process gave it: what somebody else changed since is
+//!   left alone.
+//! - Only files that no other user could have written are believed.
+//!
+//! Trap: whoever reads or writes an interface's file must hold the lock on that interface, or else a living port would have
+//! its own settings put back.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::interface::Interface;
+use crate::settings::Setting;
+
+/// One setting that was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub setting: Setting,
+    /// What it was before.
+    pub found: String,
+    /// What it may have been given since.
+    pub given: Vec<String>,
+}
+
+/// All that was changed of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    boot: String,
+    namespace: u64,
+    pub index: u32,
+    /// Its name then, for messages.
+    pub name: String,
+    /// The process that changed it.
+    pub pid: u32,
+    pub changes: Vec<Change>,
+}
+
+impl Entry {
+    /// An entry without changes.
+    pub fn new(interface: &Interface) -> io::Result<Entry> {
+        Ok(Entry {
+            boot: boot()?,
+            namespace: interface.namespace()?,
+            index: interface.index(),
+            name: interface.name()?,
+            pid: std::process::id(),
+            changes: Vec::new(),
+        })
+    }
+
+    fn file(&self) -> String {
+        file(self.namespace, self.index)
+    }
+}
+
+fn file(namespace: u64, index: u32) -> String {
+    format!("interface-{namespace}-{index}.json")
+}
+
+/// This boot's identity.
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Where entries are.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    /// In the order in which writing is tried.
+    directories: Vec<PathBuf>,
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        let mut directories = vec![PathBuf::from("/run/anyport")];
+        let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        directories.extend(own.filter(|path| path.is_absolute()).map(|path| path.join("anyport")));
+        Journal { directories }
+    }
+}
+
+impl Journal {
+    #[cfg(test)]
+    pub fn in_directories(directories: Vec<PathBuf>) -> Journal {
+        Journal { directories }
+    }
+
+    /// Writes an entry, whole or not at all, in the first directory that can be written; an older one of the same interface
+    /// is replaced.
+    ///
+    /// # Errors
+    /// Why the last directory could not be written, with its name.
+    pub fn write(&self, entry: &Entry) -> io::Result<()> {
+        let mut result = Err(io::ErrorKind::NotFound.into());
+        for directory in &self.directories {
+            result = write(directory, entry).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
+            });
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Removes an interface's entry from everywhere.
+    pub fn remove(&self, entry: &Entry) {
+        for directory in &self.directories {
+            // It is in one of them at most, and a file that cannot be removed is read again: what it says is done by then.
+            let _ = fs::remove_file(directory.join(entry.file()));
+        }
+    }
+
+    /// The entry of that interface, if there is one.
+    pub fn read(&self, interface: &Interface) -> io::Result<Option<Entry>> {
+        let name = file(interface.namespace()?, interface.index());
+        let boot = boot()?;
+        Ok(self.directories.iter().find_map(|directory| read(directory, &name, &boot)))
+    }
+
+    /// All entries of that network namespace; those of earlier boots are removed.
+    pub fn all(&self, namespace: u64) -> io::Result<Vec<Entry>> {
+        let boot = boot()?;
+        let mut entries = Vec::new();
+        for directory in &self.directories {
+            let Ok(files) = fs::read_dir(directory) else { continue };
+            let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+            for name in
+                names.filter(|name| name.starts_with("interface-") && name.ends_with(".json"))
+            {
+                entries.extend(read(directory, &name, &boot));
+            }
+        }
+        entries.retain(|entry: &Entry| entry.namespace == namespace);
+        Ok(entries)
+    }
+}
+
+/// Whether nobody else could have put files there.
+fn is_ours(directory: &Path) -> bool {
+    // SAFETY: it takes nothing and cannot fail.
+    let me = unsafe { libc::geteuid() };
+    fs::symlink_metadata(directory).is_ok_and(|data| {
+        data.is_dir() && data.mode() & 0o022 == 0 && (data.uid() == me || data.uid() == 0)
+    })
+}
+
+fn write(directory: &Path, entry: &Entry) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if !is_ours(directory) {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "other users may write there, too; `chmod go-w` it",
+        ));
+    }
+    let part = directory.join(format!(".{}.{}", entry.file(), std::process::id()));
+    let result = fs::write(&part, serde_json::to_vec(entry)?)
+        .and_then(|()| fs::rename(&part, directory.join(entry.file())));
+    if result.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    result
+}
+
+/// An entry that can be believed and is of this boot. What cannot be read, or is older, is removed.
+fn read(directory: &Path, name: &str, boot: &str) -> Option<Entry> {
+    if !is_ours(directory) {
+        return None;
+    }
+    let path = directory.join(name);
+    let text = fs::read(&path).ok()?;
+    let entry = serde_json::from_slice::<Entry>(&text);
+    if let Err(error) = &entry {
+        tracing::warn!("{} cannot be read ({error}); it is removed", path.display());
+    }
+    let entry = entry.ok().filter(|entry| entry.boot == boot && entry.file() == name);
+    if entry.is_none() {
+        let _ = fs::remove_file(&path);
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(namespace: u64, index: u32) -> Entry {
+        let change = Change {
+            setting: Setting::Mtu,
+            found: "1500".into(),
+            given: vec!["4000".into(), "9000".into()],
+        };
+        Entry {
+            boot: boot().unwrap(),
+            namespace,
+            index,
+            name: "a0".into(),
+            pid: 7,
+            changes: vec![change],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_a_later_entry_replaces_it() {
+        let place = tempfile::tempdir().unwrap();
+        let journal = Journal::in_directories(vec![place.path().join("anyport")]);
+        assert_eq!(journal.all(3).unwrap(), []);
+        journal.write(&entry(3, 5)).unwrap();
+        journal.write(&entry(4, 5)).unwrap();
+        let mut later = entry(3, 5);
+        later.changes[0].given.push("68".into());
+        journal.write(&later).unwrap();
+        assert_eq!(journal.all(3).unwrap(), [later.clone()]);
+        journal.remove(&later);
+        assert_eq!((journal.all(3).unwrap(), journal.all(4).unwrap()), (vec![], vec![entry(4, 5)]));
+        assert_eq!(fs::read_dir(place.path().join("anyport")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_second_directory_is_taken_where_the_first_cannot_be_written() {
+        let place = tempfile::tempdir().unwrap();
+        // Root may write anywhere, but not below a file.
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        let (bad, good) = (file.join("anyport"), place.path().join("own"));
+        let journal = Journal::in_directories(vec![bad.clone(), good.clone()]);
+        journal.write(&entry(3, 5)).unwrap();
+        assert!(good.join("interface-3-5.json").exists());
+        assert_eq!(journal.all(3).unwrap(), [entry(3, 5)]);
+        let error = Journal::in_directories(vec![bad.clone()]).write(&entry(3, 5)).unwrap_err();
+        assert!(error.to_string().contains(&*bad.to_string_lossy()), "{error}");
+    }
+
+    #[test]
+    fn what_is_broken_or_of_another_boot_is_no_entry_and_goes() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("anyport");
+        let journal = Journal::in_directories(vec![directory.clone()]);
+        journal.write(&entry(3, 5)).unwrap();
+        let whole = fs::read(directory.join("interface-3-5.json")).unwrap();
+        for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(directory.join("interface-3-5.json"), &whole[..cut]).unwrap();
+            assert_eq!(journal.all(3).unwrap(), []);
+            assert!(!directory.join("interface-3-5.json").exists());
+        }
+        let mut old = entry(3, 6);
+        old.boot = "earlier".into();
+        journal.write(&old).unwrap();
+        // A copy under another interface's name.
+        fs::write(directory.join("interface-3-9.json"), &whole).unwrap();
+        assert_eq!(journal.all(3).unwrap(), []);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("anyport");
+        let journal = Journal::in_directories(vec![directory.clone()]);
+        journal.write(&entry(3, 5)).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(journal.all(3).unwrap(), []);
+        assert!(journal.write(&entry(3, 5)).unwrap_err().to_string().contains("chmod go-w"));
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(journal.all(3).unwrap(), [entry(3, 5)]);
+    }
+}

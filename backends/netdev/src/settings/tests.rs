@@ -1,0 +1,166 @@
+use super::*;
+use crate::testing::{in_namespace, run};
+
+fn journal(place: &tempfile::TempDir) -> Journal {
+    Journal::in_directories(vec![place.path().join("anyport")])
+}
+
+fn open(journal: &Journal) -> Settings {
+    Settings::with(Interface::open("a0").unwrap(), "test:a0", journal.clone()).unwrap()
+}
+
+/// Address, MTU, and whether received frames are put together (GRO).
+fn state() -> (String, usize, bool) {
+    let a0 = Interface::open("a0").unwrap();
+    let [gro] = a0.features(["rx-gro"]).unwrap();
+    (a0.mac().unwrap().to_string(), a0.mtu().unwrap(), gro.unwrap().active)
+}
+
+fn change(settings: &mut Settings) {
+    settings.set_mac("02:00:00:00:00:77".parse().unwrap()).unwrap();
+    settings.set_mac("02:00:00:00:00:78".parse().unwrap()).unwrap();
+    settings.set_mtu(4000).unwrap();
+    settings.switch_off(["rx-gro", "tx-udp_tnl-segmentation", "no-such-switch"]).unwrap();
+    assert_eq!(state(), ("02:00:00:00:00:78".into(), 4000, false));
+}
+
+#[test]
+fn what_was_changed_is_put_back_and_nothing_stays_written() {
+    in_namespace(|| {
+        run("ethtool", "-K a0 gro on");
+        let (place, before) = (tempfile::tempdir().unwrap(), state());
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        change(&mut settings);
+        let entry = journal.read(settings.interface()).unwrap().unwrap();
+        assert_eq!((entry.changes.len(), entry.changes[0].found.as_str()), (4, before.0.as_str()));
+        drop(settings);
+        assert_eq!(state(), before);
+        assert_eq!(journal.read(&Interface::open("a0").unwrap()).unwrap(), None);
+    });
+}
+
+#[test]
+fn the_next_opener_puts_back_what_a_killed_one_left() {
+    in_namespace(|| {
+        run("ethtool", "-K a0 gro on");
+        let (place, before) = (tempfile::tempdir().unwrap(), state());
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        change(&mut settings);
+        std::mem::forget(settings);
+        let settings = open(&journal);
+        assert_eq!(state(), before);
+        assert_eq!((settings.mac().to_string(), settings.mtu()), (before.0, before.1));
+        assert_eq!(journal.read(settings.interface()).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_listing_puts_it_back_too_but_not_while_somebody_has_it_open() {
+    in_namespace(|| {
+        let (place, before) = (tempfile::tempdir().unwrap(), state());
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        change(&mut settings);
+        let a0 = Interface::open("a0").unwrap();
+        let lock = DeviceLock::take(&lock_key(&a0, "a0").unwrap(), "test:a0").unwrap();
+        assert_eq!(recover_from(&journal, &a0, "test:a0"), None);
+        assert_eq!(state().1, 4000);
+        std::mem::forget(settings);
+        drop(lock);
+        assert_eq!(recover_from(&journal, &a0, "test:a0"), None);
+        assert_eq!((state(), journal.read(&a0).unwrap()), (before, None));
+    });
+}
+
+#[test]
+fn what_somebody_else_changed_since_is_left_alone() {
+    in_namespace(|| {
+        let (place, before) = (tempfile::tempdir().unwrap(), state());
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        change(&mut settings);
+        run("ip", "link set a0 mtu 2000");
+        drop(settings);
+        assert_eq!(state(), (before.0, 2000, before.2));
+    });
+}
+
+#[test]
+fn an_interface_that_went_away_leaves_nothing_written() {
+    in_namespace(|| {
+        let place = tempfile::tempdir().unwrap();
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        change(&mut settings);
+        let namespace = settings.interface().namespace().unwrap();
+        assert_eq!(journal.all(namespace).unwrap().len(), 1);
+        run("ip", "link del a0");
+        assert!(settings.set_mtu(3000).unwrap_err().is_gone());
+        drop(settings);
+        assert_eq!(journal.all(namespace).unwrap(), []);
+    });
+}
+
+#[test]
+fn what_cannot_be_put_back_stays_written_and_is_named() {
+    in_namespace(|| {
+        let place = tempfile::tempdir().unwrap();
+        let journal = journal(&place);
+        let a0 = Interface::open("a0").unwrap();
+        let mut settings = open(&journal);
+        settings.set_mtu(4000).unwrap();
+        std::mem::forget(settings);
+        // The found value is one that the device does not take.
+        let mut entry = journal.read(&a0).unwrap().unwrap();
+        entry.changes[0].found = "67".into();
+        journal.write(&entry).unwrap();
+        let words = recover_from(&journal, &a0, "test:a0").unwrap();
+        assert!(words.contains("`ip link set a0 mtu 67` puts it back"), "{words}");
+        assert_eq!((journal.read(&a0).unwrap(), a0.mtu().unwrap()), (Some(entry.clone()), 4000));
+        // And it is not forgotten by the next one's own changes.
+        let mut settings = open(&journal);
+        settings.set_mtu(5000).unwrap();
+        let changed = journal.read(&a0).unwrap().unwrap().changes;
+        assert_eq!(
+            (changed[0].found.as_str(), &changed[0].given[..]),
+            ("67", &["4000".into(), "5000".into()][..])
+        );
+        drop(settings);
+        assert_eq!(journal.read(&a0).unwrap().unwrap().changes.len(), 1);
+    });
+}
+
+#[test]
+fn refusals_say_what_would_help() {
+    in_namespace(|| {
+        let place = tempfile::tempdir().unwrap();
+        let mut settings = open(&journal(&place));
+        let error = settings.set_mtu(70_000).unwrap_err().to_string();
+        assert!(error.contains("`max_frame` = 70014") && error.contains("MTU of 70000"), "{error}");
+        run("ip", "link add ifb0 type ifb");
+        let mac = "02:00:00:00:00:77".parse().unwrap();
+        let ifb0 = Interface::open("ifb0").unwrap();
+        let mut ifb = Settings::with(ifb0, "test:ifb0", journal(&place)).unwrap();
+        let error = ifb.set_mac(mac).unwrap_err().to_string();
+        assert!(error.contains("`mac` = 02:00:00:00:00:77") && error.contains("kind"), "{error}");
+        // A driver that has none here.
+        let busy = address_limit("eth0", &io::Error::from_raw_os_error(libc::EBUSY)).unwrap();
+        assert!(busy.contains("`ip link set eth0 down`"), "{busy}");
+    });
+}
+
+#[test]
+fn limits_are_the_devices_own() {
+    in_namespace(|| {
+        let place = tempfile::tempdir().unwrap();
+        let settings = open(&journal(&place));
+        assert_eq!(
+            (settings.mtu_range(60_000), settings.mtu_range(65_535)),
+            ((68, 60_000), (68, 65_535))
+        );
+        // A limit below what it has now does not hold.
+        assert_eq!(settings.mtu_range(1000).1, 1500);
+    });
+}

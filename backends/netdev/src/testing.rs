@@ -1,0 +1,81 @@
+//! Network namespaces for tests of backends: each test makes its own, which goes with the test's thread.
+//!
+//! ```text
+//!  thread: unshare(CLONE_NEWNET)     a0 ◄── veth ──► a1     both up, no IPv6 addresses
+//! ```
+//!
+//! Nothing of the machine's own network is touched. Without the privilege a test is skipped and says so; with
+//! `ANYPORT_REQUIRE_PRIVILEGED` set that is a failure.
+
+#![allow(clippy::print_stderr, reason = "a test says why it was skipped")]
+
+use std::process::{Command, Output};
+
+/// Whether a test that needs privileges has them; `what` it needs is said if not.
+///
+/// # Panics
+/// If it has not, and `ANYPORT_REQUIRE_PRIVILEGED` is set.
+pub fn privileged(held: bool, what: &str) -> bool {
+    if !held {
+        assert!(std::env::var_os("ANYPORT_REQUIRE_PRIVILEGED").is_none(), "required: {what}");
+        eprintln!("skipped: it needs {what}");
+    }
+    held
+}
+
+/// Runs a test in a namespace of its own with a veth pair `a0`, `a1`.
+///
+/// # Panics
+/// If the test does.
+pub fn in_namespace(test: impl FnOnce() + Send) {
+    let in_thread = || {
+        // SAFETY: no pointers; it changes this thread alone.
+        let done = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
+        if !privileged(done, "root: CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF") {
+            return;
+        }
+        ip("link set lo up");
+        ip("link add a0 type veth peer name a1");
+        for end in ["a0", "a1"] {
+            ip(&format!("link set {end} addrgenmode none"));
+            ip(&format!("link set {end} up"));
+        }
+        test();
+    };
+    std::thread::scope(|scope| {
+        if let Err(panic) = scope.spawn(in_thread).join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Runs `ip` in the calling thread's namespace.
+///
+/// # Panics
+/// If it fails.
+pub fn ip(arguments: &str) {
+    run("ip", arguments);
+}
+
+/// Runs a command in the calling thread's namespace; what it wrote to its standard output.
+///
+/// # Panics
+/// If it fails.
+pub fn run(program: &str, arguments: &str) -> String {
+    let output = try_run(program, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The same for a command that may fail.
+///
+/// # Panics
+/// If the program is not there.
+pub fn try_run(program: &str, arguments: &str) -> Output {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    match Command::new(program).args(&arguments).output() {
+        Ok(output) => output,
+        Err(error) => panic!("{program}: {error}"),
+    }
+}
