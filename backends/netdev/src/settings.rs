@@ -1,8 +1,8 @@
 //! The interface's settings that ports change, and putting them back (contract L8, M1, M2).
 //!
-//! [`Settings`] holds the interface of an open port: every change is written down first ([`crate::journal`]), and what was
-//! changed is put back when it is dropped. What an earlier process left changed because it was killed is put back when the
-//! interface is opened, or by [`recover`] when devices are listed.
+//! [`Settings`] holds the interface of an open port: every change is written down first, and what was changed is put back
+//! when it is dropped. What an earlier process left changed because it was killed is put back when the interface is opened, or
+//! when devices are listed (contract L8).
 
 use std::fmt;
 use std::io;

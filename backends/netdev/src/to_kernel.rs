@@ -121,7 +121,7 @@ impl ToKernel {
     /// stack, the others end here.
     ///
     /// # Errors
-    /// As [`assemble`].
+    /// `E2BIG` if there are so many words that a jump would be too long.
     pub fn tcx_program(&self) -> io::Result<Vec<u64>> {
         const NEXT: i32 = -1;
         const DROP: i32 = 2;
@@ -142,7 +142,7 @@ impl ToKernel {
     /// not the kernel's.
     ///
     /// # Errors
-    /// As [`assemble`].
+    /// `E2BIG` if there are so many words that a jump would be too long.
     pub fn socket_program(
         &self,
         own: MacAddr,
