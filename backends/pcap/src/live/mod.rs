@@ -245,7 +245,16 @@ impl PortDriver for LivePort {
             socket.count_drops();
         }
         let mut all = PortCounters::default();
-        all.rx_queues.push(self.counts.read());
+        all.rx_queues.push(self.counts.rx());
+        all.tx_queues.push(self.counts.tx());
         all
     }
+}
+
+/// Milliseconds of the cheapest clock.
+fn coarse_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a local that the kernel fills in.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }

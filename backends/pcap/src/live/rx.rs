@@ -9,6 +9,7 @@ use anyport::packet::{Clock, Timestamp, TimestampSource};
 use anyport::{Burst, Error, PoolCache, Result};
 use anyport_netdev::LinkWatch;
 
+use super::coarse_ms;
 use super::socket::Socket;
 
 /// How old an answer about the link may be where no change was reported since.
@@ -58,14 +59,6 @@ impl LiveRx {
         let device = self.socket.title.clone();
         Err(Error::Backend { device, reason: format!("receiving: {text}") })
     }
-}
-
-/// Milliseconds of the cheapest clock.
-fn coarse_ms() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a local that the kernel fills in.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
 impl RxDriver for LiveRx {

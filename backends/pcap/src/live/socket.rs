@@ -28,16 +28,25 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Counts {
     pub too_long: AtomicU64,
     pub no_buffer: AtomicU64,
+    pub tx_dropped: AtomicU64,
+    pub tx_dropped_bytes: AtomicU64,
     /// Frames that found the ring full. The kernel's own count has 32 bits, and is what came since it was last read.
     ring_full: Mutex<u64>,
 }
 
 impl Counts {
-    pub fn read(&self) -> Counters {
+    pub fn rx(&self) -> Counters {
         let mut counters = Counters::default();
         counters.rx_ring_full = Some(*lock(&self.ring_full));
         counters.rx_too_long = Some(self.too_long.load(Ordering::Relaxed));
         counters.rx_no_buffer = Some(self.no_buffer.load(Ordering::Relaxed));
+        counters
+    }
+
+    pub fn tx(&self) -> Counters {
+        let mut counters = Counters::default();
+        counters.tx_dropped = Some(self.tx_dropped.load(Ordering::Relaxed));
+        counters.tx_dropped_bytes = Some(self.tx_dropped_bytes.load(Ordering::Relaxed));
         counters
     }
 }

@@ -1,35 +1,73 @@
 //! Packets to the socket, many with one system call.
 //!
-//! The kernel copies a frame within the call, so a packet that was taken is spent. It goes by the interface's queueing
-//! discipline, which says at once if it drops it (contract S1): then it was not taken, and the caller still has it.
+//! The kernel copies a frame within the call, so a packet that was taken is spent. If a queue on the way, the interface's
+//! queueing discipline or a veth's backlog, has no room and drops it, the call says so at once: then the packet was not taken,
+//! the caller still has it, and nothing is lost.
 //!
-//! Trap: a queueing discipline that drops a frame later, or another one in its place (fair queueing, RED), tells nobody, and
-//! the interface's own counter of drops counts other senders' frames, too. Those are counted as sent.
+//! Traps:
+//! - The kernel says the same of a frame that it will never pass: longer than the MTU at a veth's other end, or refused by a
+//!   program or a policy on the way. Such a frame would stand in the way of all behind it for ever. So one that the kernel
+//!   has refused for a while is taken, and counted as dropped by it (contract S1), as it would be lost on a wire; those as
+//!   long or longer then no longer wait for the same answer.
+//! - A queueing discipline that drops a frame later, or another one in its place (fair queueing, RED), tells nobody, and the
+//!   interface's own counter of drops counts other senders' frames, too. Those are counted as sent.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyport::driver::{Outstanding, TxDriver};
-use anyport::{Burst, Error, PoolCache, Result};
+use anyport::{Burst, Error, Packet, PoolCache, Result};
 use anyport_netdev::error::explain;
 
+use super::coarse_ms;
 use super::socket::Socket;
 use crate::batch::{BATCH, Batch};
+
+/// How long the kernel may refuse the burst's first frame. No queue that moves is full for that long.
+const REFUSED_MS: u64 = 100;
 
 pub(super) struct LiveTx {
     socket: Arc<Socket>,
     batch: Batch,
+    /// Since when the kernel has refused everything.
+    refused_since: Option<u64>,
+    /// It passes no frames of this length or more.
+    hopeless: Option<usize>,
 }
 
 impl LiveTx {
     pub fn new(socket: Arc<Socket>) -> LiveTx {
-        LiveTx { socket, batch: Batch::new() }
+        LiveTx { socket, batch: Batch::new(), refused_since: None, hopeless: None }
+    }
+
+    /// Whether a frame that the kernel dropped is to be given up.
+    #[cold]
+    fn is_hopeless(&mut self, length: usize) -> bool {
+        if self.hopeless.is_some_and(|least| length >= least) {
+            return true;
+        }
+        let now = coarse_ms();
+        let since = *self.refused_since.get_or_insert(now);
+        let hopeless = now >= since + REFUSED_MS;
+        if hopeless {
+            self.hopeless = Some(length);
+        }
+        hopeless
+    }
+
+    /// Notes that the kernel took a frame.
+    fn passed(&mut self, length: usize) {
+        self.refused_since = None;
+        if self.hopeless.is_some_and(|least| length >= least) {
+            self.hopeless = None;
+        }
     }
 
     /// Why not even the burst's first frame was taken; no error if there is just no room now.
     #[cold]
     fn refused(&self, length: usize, error: std::io::Error) -> Result<()> {
         match error.raw_os_error() {
-            // Full, or the queueing discipline dropped it.
+            // Full, or dropped on the way.
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(()),
             // Gone, or only down.
             Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => self.socket.check_there(),
@@ -42,25 +80,47 @@ impl LiveTx {
     }
 }
 
+/// A spent packet goes to its pool's cache.
+fn give_back(packet: Packet, pools: &mut [PoolCache]) {
+    match pools.iter_mut().find(|cache| cache.pool().id() == packet.pool_id()) {
+        Some(cache) => cache.give(packet),
+        None => drop(packet),
+    }
+}
+
 impl TxDriver for LiveTx {
     fn send(&mut self, burst: &mut Burst, count: usize, pools: &mut [PoolCache]) -> Result<()> {
         let Some(fd) = self.socket.fd() else { return Ok(()) };
         let mut left = count;
         while left > 0 {
-            let sent = match self.batch.send(fd, burst, left) {
-                Ok(sent) => sent,
-                // What was taken before counts; the next call meets the error again.
-                Err(_) if left < count => return Ok(()),
-                Err(error) => return self.refused(burst[0].len(), error),
-            };
-            for _ in 0..sent {
-                let Some(packet) = burst.pop_front() else { break };
-                match pools.iter_mut().find(|cache| cache.pool().id() == packet.pool_id()) {
-                    Some(cache) => cache.give(packet),
-                    None => drop(packet),
-                }
-            }
             let asked = left.min(BATCH);
+            let sent = match self.batch.send(fd, burst, asked) {
+                Ok(sent) => {
+                    for _ in 0..sent {
+                        let Some(packet) = burst.pop_front() else { break };
+                        self.passed(packet.len());
+                        give_back(packet, pools);
+                    }
+                    sent
+                }
+                Err(error) => {
+                    let length = burst[0].len();
+                    if error.raw_os_error() == Some(libc::ENOBUFS) && self.is_hopeless(length) {
+                        self.socket.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
+                        self.socket
+                            .counts
+                            .tx_dropped_bytes
+                            .fetch_add(length as u64, Ordering::Relaxed);
+                        if let Some(packet) = burst.pop_front() {
+                            give_back(packet, pools);
+                        }
+                        left -= 1;
+                        continue;
+                    }
+                    // What was taken before counts; the next call meets the error again.
+                    return if left < count { Ok(()) } else { self.refused(length, error) };
+                }
+            };
             left -= sent;
             if sent < asked {
                 // A full queue: the next call tries again.
