@@ -82,6 +82,8 @@ pub(crate) struct RxState {
     pub pools: Vec<u16>,
     pub cache: PoolCache,
     pub armed: bool,
+    /// A frame was lost because the pool had none.
+    pub starved: bool,
     /// Nothing is taken any more (see [`Cable::end_input`]).
     pub ended: bool,
     pub frames: Arc<EventFd>,
@@ -385,7 +387,10 @@ impl RxState {
             };
             match copy {
                 Some(copy) => packet = copy,
-                None => return self.counts.no_buffer += 1,
+                None => {
+                    self.starved = true;
+                    return self.counts.no_buffer += 1;
+                }
             }
         }
         packet.reset_metadata();

@@ -179,6 +179,7 @@ impl PortDriver for LoopPort {
                 pools: setup.pools.iter().map(anyport::Pool::id).collect(),
                 cache: pool.cache(share.min(32)),
                 armed: false,
+                starved: false,
                 ended: false,
                 frames: frames.clone(),
                 events: events.clone(),
@@ -301,7 +302,7 @@ impl LoopRx {
 
 impl RxDriver for LoopRx {
     #[inline]
-    fn recv(&mut self, burst: &mut Burst, _: &mut PoolCache) -> Result<()> {
+    fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()> {
         let before = burst.len();
         let ended;
         {
@@ -313,6 +314,15 @@ impl RxDriver for LoopRx {
                 && let Some(packet) = state.faults.release()
             {
                 let _ = burst.push(packet);
+            }
+            // A look into the pool tells the common layer that this queue wants frames (contract R12).
+            if state.starved
+                && let Some(packet) = pool.take()
+            {
+                pool.give(packet);
+                // Arriving frames are taken from another cache.
+                pool.flush();
+                state.starved = false;
             }
             // A full burst leaves frames behind: the end comes after the last of them.
             ended = state.ended && state.ring.len() == 0 && state.faults.held() == 0;
