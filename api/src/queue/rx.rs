@@ -269,15 +269,15 @@ impl RxQueue {
     /// Looks for something to report; with `arm`, leaves the descriptors armed if there is nothing.
     pub(crate) fn prepare(&self, arm: bool) -> Result<Option<Wake>> {
         let cell = &*self.cell;
+        if arm {
+            // Before any look: whoever signals from now on is seen, by the looks below or by the descriptor.
+            cell.signal.drain();
+        }
         if cell.called.swap(false, Ordering::AcqRel) {
             // A stopped port comes first: it says so for good, and the descriptor stays readable (contract L6).
-            cell.with(|_| Ok(()))?;
+            cell.with(|_| Ok(())).inspect_err(|_| cell.signal.signal())?;
             cell.signal.drain();
             return Ok(Some(Wake::Waker));
-        }
-        if arm {
-            // Whoever signals from now on is seen: by the looks below or by the descriptor.
-            cell.signal.drain();
         }
         cell.with(|core| {
             if core.fill_stash(&cell.port)? {
