@@ -108,6 +108,17 @@ impl<T: Send + 'static> Worker<T> {
         })
     }
 
+    /// Sends it a signal, for which the case has a handler ([`NoOpHandler`]).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn signal(&self, signal: libc::c_int) -> Verdict {
+        // SAFETY: no pointers; a thread that has ended meanwhile is an error.
+        let result =
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.thread, signal) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+    }
+
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.ended.load(Ordering::Acquire)
@@ -121,6 +132,39 @@ impl<T: Send + 'static> Worker<T> {
         self.result.recv_timeout(PATIENCE).map_err(|error| {
             Failure(format!("a thread of the case gave no result within {PATIENCE:?}: {error}"))
         })
+    }
+}
+
+/// A handler that does nothing, so that a signal only interrupts; what was there before comes back when it is dropped.
+pub struct NoOpHandler {
+    signal: libc::c_int,
+    before: libc::sigaction,
+}
+
+impl NoOpHandler {
+    /// Installs it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn install(signal: libc::c_int) -> Verdict<NoOpHandler> {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // SAFETY: an all-zero action is valid; the handler does nothing, which is safe at any moment.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+            let mut before: libc::sigaction = std::mem::zeroed();
+            match libc::sigaction(signal, &action, &mut before) {
+                0 => Ok(NoOpHandler { signal, before }),
+                _ => Err(std::io::Error::last_os_error().into()),
+            }
+        }
+    }
+}
+
+impl Drop for NoOpHandler {
+    fn drop(&mut self) {
+        // SAFETY: the action was the system's own answer.
+        unsafe { libc::sigaction(self.signal, &self.before, std::ptr::null_mut()) };
     }
 }
 
