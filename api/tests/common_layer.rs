@@ -836,3 +836,21 @@ fn what_the_host_sees_is_chosen_at_open() {
     assert_eq!(port.config(), config);
     port.configure(config).unwrap();
 }
+
+#[test]
+fn controls_of_a_closed_port_say_so() {
+    for filters in [false, true] {
+        let bench = Bench::new(|capability| {
+            (capability.filters, capability.promiscuous, capability.set_mac) =
+                (filters, true, true);
+        });
+        let (port, _rx, _tx) = bench.open("");
+        let control = port.control();
+        control.set_promiscuous(true).unwrap();
+        port.close().unwrap();
+        assert!(control.set_promiscuous(false).unwrap_err().is_closed());
+        assert!(control.set_mac(OWN).unwrap_err().is_closed());
+        assert!(control.mac().unwrap_err().is_closed() && control.link().unwrap_err().is_closed());
+        assert!(control.promiscuous(), "what was refused changed nothing");
+    }
+}

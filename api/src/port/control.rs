@@ -109,9 +109,11 @@ impl Control {
         if !capability.promiscuous {
             return Err(self.unsupported("promiscuous", &on.to_string(), "it cannot be switched"));
         }
-        if capability.filters {
-            self.shared.with_driver(|driver| driver.set_promiscuous(on))?;
-        }
+        // Where the common layer filters there is still to be an open device.
+        self.shared.with_driver(|driver| match capability.filters {
+            true => driver.set_promiscuous(on),
+            false => Ok(()),
+        })?;
         self.shared.filter.set_promiscuous(on);
         lock(&self.shared.config).promiscuous = on;
         Ok(())
