@@ -131,7 +131,7 @@ fn bad_devices_and_second_openers_are_refused() {
 #[test]
 fn it_keeps_the_contract() {
     let [one, other] = specs(4);
-    let rig = Given::new(registry(), one, other);
+    let rig = Given::new(registry(), &one, &other).unwrap();
     let report = run(Box::new(rig), &Filter::default(), None, &mut |_| {}).unwrap();
     let failed: Vec<_> =
         report.results.iter().filter(|case| matches!(case.outcome, Outcome::Failed(_))).collect();
