@@ -1,0 +1,52 @@
+//! `anyport check`: whether specs and a configuration file are right, without opening anything.
+
+use anyhow::{Result, bail};
+
+use crate::ports::PortArgs;
+use crate::text::{print, say};
+
+/// Check specs and a configuration file without opening anything
+///
+/// Backends, keys and values are checked, of the PORTs given and of every port in the configuration file. Whether a device
+/// is there, and can do what is asked, shows only when it is opened.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  anyport check pcap:eth0,rx_ring=4096
+  anyport check --config ports.toml")]
+pub struct Args {
+    /// Specs, or names from the configuration file
+    #[arg(value_name = "PORT", required_unless_present = "config")]
+    port: Vec<String>,
+    /// Ports and pool.
+    #[command(flatten)]
+    ports: PortArgs,
+}
+
+/// Checks.
+pub fn run(args: &Args) -> Result<()> {
+    let registry = args.ports.registry()?;
+    let configured = registry.file().into_iter().flat_map(|file| file.names()).map(str::to_owned);
+    let all: Vec<String> = configured.chain(args.port.iter().cloned()).collect();
+    let mut wrong = 0;
+    let mut text = String::new();
+    for name in &all {
+        let checked = registry.resolve(name).and_then(|spec| {
+            registry.check(&spec)?;
+            Ok(spec)
+        });
+        match checked {
+            Ok(spec) if spec.to_string() == *name => text += &format!("{name}: right\n"),
+            Ok(spec) => text += &format!("{name}: right, {spec}\n"),
+            Err(error) => {
+                wrong += 1;
+                say(&format!("{name}: {error}"));
+            }
+        }
+    }
+    print(&text)?;
+    if wrong > 0 {
+        bail!("{wrong} of {} ports are wrong", all.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! From what stands on the command line to opened ports with queues: configuration file, defaults of the tool, one pool
+//! for all ports of a command.
+//!
+//! The tool's defaults differ from the library's where its commands would be useless otherwise: what only looks or passes
+//! on is promiscuous, and shared where it only looks. What a spec or a file says is never overruled.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use anyport::config::ConfigFile;
+use anyport::pool::PoolConfig;
+use anyport::{Counters, Pool, Port, PortCounters, Queues, Registry, Spec, Stats};
+use serde::Serialize;
+
+use crate::values::Cores;
+
+/// Where port names and the pool come from.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Ports")]
+pub struct PortArgs {
+    /// Take ports by name, and the pool, from a configuration file (see `anyport schema`).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Frames in the pool that the ports share [default: enough for their rings, at least 4096].
+    #[arg(long, value_name = "N")]
+    pub pool_frames: Option<u32>,
+    /// Bytes of a pool frame, a power of two [default: enough for the ports' maximum frame].
+    #[arg(long, value_name = "BYTES")]
+    pub frame_size: Option<u32>,
+}
+
+impl PortArgs {
+    /// The built-in backends, and the names of the configuration file.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn registry(&self) -> Result<Registry> {
+        let mut registry = anyport_backends::registry();
+        if let Some(file) = &self.config {
+            registry.use_file(ConfigFile::read(file)?);
+        }
+        Ok(registry)
+    }
+}
+
+/// What a command wants of a port where the spec says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wants {
+    /// Everything, not only what is addressed to the port.
+    pub promiscuous: bool,
+    /// What it receives goes to the host, too.
+    pub shared: bool,
+    /// Receive timestamps.
+    pub timestamps: bool,
+}
+
+/// An opened port.
+pub struct Opened {
+    /// How it was called: the spec, without the tool's own additions.
+    pub name: String,
+    /// The port.
+    pub port: Port,
+    /// Its counters, also after it is closed.
+    pub stats: Stats,
+}
+
+impl Opened {
+    /// Opens a port by spec or by name. Several cores ask for as many queues, if the spec names no number and the port
+    /// has them.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    pub fn open(
+        registry: &Registry,
+        text: &str,
+        wants: Wants,
+        cores: Option<&Cores>,
+    ) -> Result<Opened> {
+        let asked = registry.resolve(text)?;
+        let mut spec = asked.clone();
+        if wants.shared && !asked.options.contains_key("shared") {
+            spec = spec.with("shared", true);
+        }
+        if wants.timestamps && !asked.options.contains_key("rx_timestamp") {
+            spec = spec.with("rx_timestamp", "auto");
+        }
+        let port = registry.open_spec(spec)?;
+        let mut opened = Opened { name: asked.to_string(), stats: port.stats(), port };
+        opened.apply_defaults(&asked, wants, cores)?;
+        Ok(opened)
+    }
+
+    /// Defaults that depend on what the port can do.
+    fn apply_defaults(&mut self, asked: &Spec, wants: Wants, cores: Option<&Cores>) -> Result<()> {
+        let capability = self.port.capability();
+        let mut config = self.port.config();
+        let silent = |key: &&str| !asked.options.contains_key(*key);
+        if wants.promiscuous && capability.promiscuous && silent(&"promiscuous") {
+            config.promiscuous = true;
+        }
+        if let Some(Cores(cores)) = cores
+            && ["queues", "rx_queues", "tx_queues"].iter().all(silent)
+        {
+            let most = capability.max_rx_queues.min(capability.max_tx_queues);
+            config.queues = Some(u16::try_from(cores.len()).unwrap_or(u16::MAX).min(most));
+        }
+        self.port.configure(config)?;
+        Ok(())
+    }
+
+    /// Attaches the pool and starts the port.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    pub fn start(&mut self, pool: &Pool) -> Result<Queues> {
+        self.port.attach(pool)?;
+        let queues = self.port.start()?;
+        if let Ok(link) = self.port.control().link()
+            && !link.up
+        {
+            tracing::warn!("{}: the link is down; nothing passes until it is up", self.name);
+        }
+        tracing::info!("{}: started", self.name);
+        Ok(queues)
+    }
+
+    /// The longest frame that the port takes, in bytes without FCS.
+    pub fn max_frame(&self) -> usize {
+        self.port.control().max_frame()
+    }
+
+    /// Refuses a port that does not receive.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn must_receive(&self) -> Result<()> {
+        let receives = self.port.capability().receives;
+        if receives {
+            Ok(())
+        } else {
+            bail!("{} only transmits: it cannot be received from", self.name)
+        }
+    }
+
+    /// Refuses a port that does not transmit.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn must_transmit(&self) -> Result<()> {
+        let transmits = self.port.capability().transmits;
+        if transmits { Ok(()) } else { bail!("{} only receives: it cannot be sent to", self.name) }
+    }
+
+    /// Stops the port and gives the device back; what it counted, and whether that went well.
+    pub fn close(self) -> (PortReport, Result<()>) {
+        let closed = self.port.close().with_context(|| format!("closing {}", self.name));
+        (PortReport::new(self.name, self.stats.read()), closed)
+    }
+}
+
+/// A port's counters, for the report.
+#[derive(Debug, Serialize)]
+pub struct PortReport {
+    /// The port's spec.
+    pub port: String,
+    /// What it counted.
+    pub counters: Counters,
+    /// The same by receive queue, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rx_queues: Vec<Counters>,
+    /// The same by transmit queue, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tx_queues: Vec<Counters>,
+}
+
+impl PortReport {
+    fn new(port: String, all: PortCounters) -> PortReport {
+        let several = |queues: Vec<Counters>| if queues.len() > 1 { queues } else { Vec::new() };
+        let (rx_queues, tx_queues) = (several(all.rx_queues), several(all.tx_queues));
+        PortReport { port, counters: all.port, rx_queues, tx_queues }
+    }
+}
+
+/// Makes the pool that the ports of a command share: as options and configuration file say, else large enough for
+/// their rings and their longest frame.
+///
+/// # Errors
+/// What is wrong with the sizes, or no memory.
+pub fn make_pool(args: &PortArgs, registry: &Registry, ports: &[&Opened]) -> Result<Pool> {
+    let mut config = match registry.file() {
+        Some(file) => file.pool().clone(),
+        None => {
+            let mut config = PoolConfig::default();
+            config.frames = config.frames.max(frames_for(ports));
+            config.frame_size = frame_size_for(ports, u32::from(config.headroom));
+            config
+        }
+    };
+    config.frames = args.pool_frames.unwrap_or(config.frames);
+    config.frame_size = args.frame_size.unwrap_or(config.frame_size);
+    Ok(config.build()?)
+}
+
+/// Frames for all rings to be full, and half as many again to be under way.
+fn frames_for(ports: &[&Opened]) -> u32 {
+    let rings = ports.iter().map(|opened| {
+        let (config, can) = (opened.port.config(), opened.port.capability());
+        let ring = |asked: Option<u32>, default| u64::from(asked.unwrap_or(default));
+        u64::from(config.rx_queue_count()) * ring(config.rx_ring, can.rx_ring.default)
+            + u64::from(config.tx_queue_count()) * ring(config.tx_ring, can.tx_ring.default)
+    });
+    let wanted = rings.sum::<u64>().saturating_mul(3) / 2;
+    u32::try_from(wanted.min(1 << 20).next_power_of_two()).unwrap_or(1 << 20)
+}
+
+/// The longest frame of all ports with a tag, behind the head room, in a power of two.
+fn frame_size_for(ports: &[&Opened], headroom: u32) -> u32 {
+    let longest = ports.iter().map(|opened| opened.max_frame()).max().unwrap_or(0);
+    let bytes = u32::try_from(longest + 4).unwrap_or(u32::MAX).saturating_add(headroom);
+    // Beyond the largest pool frame the port itself says what would help.
+    bytes.clamp(2048, 32768).next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyport::config::Offload;
+
+    fn open(text: &str, wants: Wants, cores: Option<&Cores>) -> Opened {
+        Opened::open(&PortArgs::default().registry().unwrap(), text, wants, cores).unwrap()
+    }
+
+    #[test]
+    fn defaults_never_overrule_the_spec() {
+        let wants = Wants { promiscuous: true, shared: true, timestamps: true };
+        let opened = open("loop:defaults.0", wants, Some(&Cores(vec![0, 1])));
+        let config = opened.port.config();
+        assert!(config.promiscuous && config.shared && config.queues == Some(2));
+        assert_eq!((config.rx_timestamp, opened.name.as_str()), (Offload::Auto, "loop:defaults.0"));
+        drop(opened);
+        let text = "loop:defaults.0,promiscuous=false,shared=false,queues=1,rx_timestamp=off";
+        let config = open(text, wants, Some(&Cores(vec![0, 1]))).port.config();
+        assert!(!config.promiscuous && !config.shared && config.queues == Some(1));
+        assert_eq!(config.rx_timestamp, Offload::Off);
+    }
+
+    #[test]
+    fn the_pool_fits_the_ports() {
+        let registry = PortArgs::default().registry().unwrap();
+        let small = open("loop:fits.0", Wants::default(), None);
+        let large = open("loop:fits.1,max_frame=9014,rx_ring=8192", Wants::default(), None);
+        let pool = make_pool(&PortArgs::default(), &registry, &[&small]).unwrap();
+        assert_eq!((pool.capacity(), pool.frame_size()), (4096, 2048));
+        let pool = make_pool(&PortArgs::default(), &registry, &[&small, &large]).unwrap();
+        assert_eq!((pool.capacity(), pool.frame_size()), (32768, 16384));
+        let args = PortArgs { pool_frames: Some(100), frame_size: Some(512), config: None };
+        let pool = make_pool(&args, &registry, &[&large]).unwrap();
+        assert_eq!((pool.capacity(), pool.frame_size()), (100, 512));
+    }
+}
