@@ -62,8 +62,16 @@ impl Region {
                 }
             }
         }
-        // SAFETY: sysconf has no preconditions.
-        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let (page, memory) =
+            (system(libc::_SC_PAGESIZE, 4096), system(libc::_SC_PHYS_PAGES, 1 << 40));
+        // Populating more than there is would not fail: the kernel would kill some process for it.
+        let memory = memory.saturating_mul(page);
+        if bytes > memory {
+            let reason = format!(
+                "{bytes} bytes of memory, and the machine has {memory}: fewer or smaller frames fit"
+            );
+            return Err(Error::Pool { reason });
+        }
         Region::map(bytes, page, false, numa_node)
             .map_err(|error| Error::Pool { reason: format!("{bytes} bytes of memory: {error}") })
     }
@@ -174,8 +182,28 @@ impl Drop for Region {
     }
 }
 
+/// What the system says of itself, or something else if it does not say.
+fn system(what: libc::c_int, otherwise: usize) -> usize {
+    // SAFETY: sysconf has no preconditions.
+    usize::try_from(unsafe { libc::sysconf(what) }).unwrap_or(otherwise)
+}
+
 /// Falling back is worth a line, not one per pool.
 fn said_once(message: &str) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| tracing::info!("{message}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_machine_has_is_refused_and_not_touched() {
+        for huge in [HugePages::Off, HugePages::Auto] {
+            let error = Region::new(1 << 52, huge, None).err().unwrap().to_string();
+            assert!(error.contains("4503599627370496 bytes"), "{error}");
+        }
+        assert!(Region::new(1 << 16, HugePages::Off, None).is_ok());
+    }
 }
