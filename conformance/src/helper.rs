@@ -6,7 +6,7 @@
 //! ```text
 //!   hold SPEC        opens and starts, says `ready` or `error TEXT`; holds until standard input ends
 //!   open SPEC        opens, says `opened` or `error TEXT`, ends
-//!   bare SPEC        the same after giving up every privilege
+//!   bare SPEC        gives up every privilege, opens and starts, says `started` or `error TEXT`, ends
 //!   flood SPEC MAC   as hold, and sends numbered frames to MAC without end
 //! ```
 
@@ -129,7 +129,7 @@ pub fn main(registry: &Registry, arguments: &[String]) -> ExitCode {
             Err(error) => Err(Failure(error.to_string())),
         },
         ["open", spec] => open(registry, spec),
-        ["bare", spec] => give_up_privileges().and_then(|()| open(registry, spec)),
+        ["bare", spec] => give_up_privileges().and_then(|()| start(registry, spec)),
         _ => Err(Failure("the helper is for the suite's own use".into())),
     };
     match result {
@@ -150,6 +150,14 @@ fn say(line: &str) {
 fn open(registry: &Registry, spec: &str) -> Verdict {
     let port = registry.open(spec)?;
     say("opened");
+    Ok(port.close()?)
+}
+
+fn start(registry: &Registry, spec: &str) -> Verdict {
+    let pool = Pool::builder().frames(64).build()?;
+    let mut port = registry.open_with(spec, &pool)?;
+    drop(port.start()?);
+    say("started");
     Ok(port.close()?)
 }
 

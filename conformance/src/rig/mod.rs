@@ -156,6 +156,14 @@ pub trait Wires: Send + Sync {
     fn link(&self, _end: End) -> Verdict<Link> {
         unable(Power::Settings)
     }
+    /// Sets the device's address and MTU to something else than before, as an administrator would
+    /// ([`Power::Settings`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn reset(&self, _end: End) -> Verdict {
+        unable(Power::Settings)
+    }
     /// The device's settings as seen from outside, to be compared before and after ([`Power::Settings`]).
     ///
     /// # Errors

@@ -193,6 +193,10 @@ impl Wires for VethWires {
         Ok(Link::new(up).with_speed(speed, full_duplex))
     }
 
+    fn reset(&self, end: End) -> Verdict {
+        ip(&format!("link set {} address 02:00:00:aa:bb:cc mtu 1300", self.name(end)))
+    }
+
     fn settings(&self, end: End) -> Verdict<String> {
         let name = self.name(end);
         let shown = output(&format!("-d -j link show dev {name}"))?;
