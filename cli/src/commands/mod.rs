@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod conformance;
 mod forward;
 mod generate;
 mod list;
@@ -20,6 +21,9 @@ pub enum Command {
     Sink(sink::Args),
     Fwd(forward::Args),
     Reflect(reflect::Args),
+    Conformance(conformance::Args),
+    #[command(hide = true)]
+    ConformanceHelper(conformance::HelperArgs),
     Check(check::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -38,6 +42,8 @@ impl Command {
             Command::Sink(args) => sink::run(&args),
             Command::Fwd(args) => forward::run(&args),
             Command::Reflect(args) => reflect::run(&args),
+            Command::Conformance(args) => conformance::run(&args),
+            Command::ConformanceHelper(args) => conformance::help(&args),
             Command::Check(args) => check::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Completions(args) => completions::run(&args),
