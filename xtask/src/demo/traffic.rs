@@ -24,8 +24,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Longest standstill of a TCP connection; retransmissions take a fraction of it.
 const STALL: Duration = Duration::from_secs(15);
 const IPERF_PORT: u16 = 5201;
-/// Payload of one datagram; small enough for any MTU here.
-const DATAGRAM: u32 = 1000;
+/// Payload of one datagram: small, so that iperf3's own socket holds many while it waits for the processor.
+const DATAGRAM: u32 = 200;
+/// The socket buffer that iperf3 asks for: the most that a kernel gives unless it was told otherwise.
+const SOCKET_BUFFER: &str = "212992";
 
 /// When the next echo request goes out.
 #[derive(Debug, Clone, Copy)]
@@ -259,6 +261,8 @@ pub fn udp(net: &Topology, per_second: u32, datagrams: u32) -> Result<Udp> {
         DATAGRAM.to_string(),
         "-k".to_owned(),
         datagrams.to_string(),
+        "-w".to_owned(),
+        SOCKET_BUFFER.to_owned(),
     ];
     let json = iperf(net, &args)?;
     net.quiet_stats()?;
@@ -328,7 +332,8 @@ impl fmt::Display for Stamped {
 /// `anyport gen` in A, `anyport sink` in B.
 pub fn stamped(stage: &Stage, net: &Topology, per_second: u32, frames: u32) -> Result<Stamped> {
     let mut sink = net.b.command(&stage.anyport);
-    sink.args(["sink", "pcap:b0", "--json"]);
+    // A ring for 400 ms: a busy machine may keep the sink from its processor for a while, and that is not what is shown.
+    sink.args(["sink", "pcap:b0,rx_ring=4096", "--json"]);
     let mut sink = Child::spawn(&mut sink, Stream::Keep, Stream::Keep)?;
     super::forwarder::wait_open(&net.b, &["b0"], &mut sink)?;
     let mut gen_ = net.a.command(&stage.anyport);
