@@ -190,3 +190,16 @@ fn specs_in_documents_are_accepted() {
     }
     assert_ne!(specs, 0);
 }
+
+#[test]
+fn the_backend_guide_shows_the_code_that_is_there() {
+    let code = read(root().join("examples/src/bin/backend.rs"))
+        + &read(root().join("examples/tests/udp.rs"));
+    let guide = read(root().join("docs/guide/writing-a-backend.md"));
+    let shown: Vec<&str> =
+        guide.split("```rs\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    assert_eq!(shown.len(), 7);
+    for block in shown {
+        assert!(code.contains(block), "it is not in the example:\n{block}");
+    }
+}
