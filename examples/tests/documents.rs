@@ -77,6 +77,16 @@ fn every_link_of_a_document_leads_somewhere() {
 }
 
 #[test]
+fn every_document_is_in_the_list() {
+    let folder = root().join("docs");
+    let list = read(folder.join("README.md"));
+    for document in files(&folder, "md") {
+        let name = document.strip_prefix(&folder).unwrap().display().to_string();
+        assert!(name == "README.md" || list.contains(&format!("]({name})")), "{name}");
+    }
+}
+
+#[test]
 fn clauses_have_unique_identifiers_in_order() {
     let contract = read(root().join("docs/contract.md"));
     let found: Vec<&str> = contract
