@@ -41,6 +41,8 @@ pub(crate) struct CableShared {
     pub ends: [End; 2],
     plugged: AtomicBool,
     paused: AtomicBool,
+    /// Frames go into the transmit rings: the cable is paused, or was when it was pulled out.
+    held: AtomicBool,
 }
 
 /// One end.
@@ -134,36 +136,16 @@ impl Cable {
         &self.shared.name
     }
 
-    /// Plugs the cable in, or pulls it out: the link of both ends goes up or down (contract T8).
+    /// Plugs the cable in, or pulls it out: the link of both ends goes up or down (contract T8). What waits in a transmit
+    /// ring then is sent when it is plugged in again.
     pub fn set_link(&self, up: bool) {
-        self.shared.plugged.store(up, Ordering::SeqCst);
+        self.shared.settle(&self.shared.plugged, up);
         self.shared.signal_events();
     }
 
     /// Holds frames back in the senders' transmit rings, as pause frames would; un-pausing sends them (contract T3).
     pub fn pause(&self, paused: bool) {
-        let shared = &*self.shared;
-        // All at once, so that no sender overtakes its own backlog.
-        let mut backlogs: Vec<_> = shared
-            .ends
-            .iter()
-            .flat_map(|end| end.tx.iter().map(|side| lock(&side.backlog)))
-            .collect();
-        if !paused {
-            let mut burst = Burst::with_capacity(64);
-            for (index, backlog) in backlogs.iter_mut().enumerate() {
-                let to = 1 - index / QUEUES;
-                while backlog.ring.as_ref().is_some_and(|ring| ring.len() > 0) {
-                    if let Some(ring) = &mut backlog.ring {
-                        ring.pop_into(&mut burst);
-                    }
-                    let count = burst.len();
-                    shared.deliver(to, &mut burst, count);
-                }
-                backlog.bytes = 0;
-            }
-        }
-        shared.paused.store(paused, Ordering::SeqCst);
+        self.shared.settle(&self.shared.paused, paused);
     }
 
     /// Takes the device of an end (0 or 1) away, or brings it back: an open port finds it gone (contract T9).
@@ -217,6 +199,7 @@ impl CableShared {
             ends: [End::new(name, 0), End::new(name, 1)],
             plugged: AtomicBool::new(true),
             paused: AtomicBool::new(false),
+            held: AtomicBool::new(false),
         }
     }
 
@@ -226,6 +209,41 @@ impl CableShared {
 
     pub fn is_gone(&self, end: usize) -> bool {
         self.ends[end].gone.load(Ordering::Acquire)
+    }
+
+    /// Changes one of the two switches, and sends what waits in transmit rings if nothing holds it back any more.
+    fn settle(&self, switch: &AtomicBool, on: bool) {
+        // All at once, so that no sender overtakes its own backlog: whoever holds back looks once more under its lock.
+        let mut backlogs: Vec<_> = self
+            .ends
+            .iter()
+            .flat_map(|end| end.tx.iter().map(|side| lock(&side.backlog)))
+            .collect();
+        let is_on = |other: &AtomicBool| match std::ptr::eq(other, switch) {
+            true => on,
+            false => other.load(Ordering::SeqCst),
+        };
+        let (plugged, paused) = (is_on(&self.plugged), is_on(&self.paused));
+        if plugged && !paused {
+            for (index, backlog) in backlogs.iter_mut().enumerate() {
+                self.release(1 - index / QUEUES, backlog);
+            }
+        }
+        let waiting = backlogs.iter().any(|b| b.ring.as_ref().is_some_and(|ring| ring.len() > 0));
+        self.held.store(paused || waiting, Ordering::SeqCst);
+        switch.store(on, Ordering::SeqCst);
+    }
+
+    /// Sends what waits in a transmit ring to end `to`.
+    fn release(&self, to: usize, backlog: &mut Backlog) {
+        let Some(ring) = &mut backlog.ring else { return };
+        let mut burst = Burst::with_capacity(64);
+        while ring.len() > 0 {
+            ring.pop_into(&mut burst);
+            let count = burst.len();
+            self.deliver(to, &mut burst, count);
+        }
+        backlog.bytes = 0;
     }
 
     fn signal_events(&self) {
@@ -243,10 +261,10 @@ impl CableShared {
         if !self.link_up() {
             return;
         }
-        if self.paused.load(Ordering::Acquire) {
+        if self.held.load(Ordering::Acquire) {
             let mut backlog = lock(&self.ends[from].tx[queue].backlog);
             // Looked at once more under the lock: un-pausing holds it while it empties the backlog.
-            if self.paused.load(Ordering::Acquire) {
+            if self.held.load(Ordering::Acquire) {
                 let lengths: Vec<usize> = burst[..count].iter().map(Packet::len).collect();
                 let taken = backlog.ring.as_mut().map_or(0, |ring| ring.push_from(burst, count));
                 backlog.bytes += lengths[..taken].iter().map(|&length| length as u64).sum::<u64>();

@@ -119,6 +119,23 @@ fn a_pause_fills_the_transmit_ring_and_empties_it_in_order() {
 }
 
 #[test]
+fn a_pulled_cable_keeps_what_waits_in_a_ring() {
+    let cable = Cable::named("pulled");
+    let (mut a, mut b) = (open("loop:pulled.0"), open("loop:pulled.1"));
+    cable.pause(true);
+    assert_eq!(a.send(0..3, 60), 3);
+    cable.set_link(false);
+    cable.pause(false);
+    assert_eq!(b.receive(), [0u32; 0], "it went through a cable that is not there");
+    assert_eq!(a.tx[0].flush(Duration::ZERO).unwrap(), 3);
+    cable.pause(true);
+    cable.set_link(true);
+    assert_eq!(b.receive(), [0u32; 0], "it is still paused");
+    cable.pause(false);
+    assert_eq!((b.receive(), a.tx[0].flush(Duration::ZERO).unwrap()), (vec![0, 1, 2], 0));
+}
+
+#[test]
 fn faults_hit_exactly_the_nth() {
     let (mut a, mut b) = (open("loop:faults.0"), open("loop:faults.1,drop=10"));
     a.send(1..31, 60);
