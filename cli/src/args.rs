@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
 use crate::commands::Command;
 use crate::ports::PortArgs;
 use crate::run::Limits;
@@ -62,10 +65,15 @@ impl RunArgs {
     }
 }
 
+/// Ends the process as wrong arguments do that the definitions alone can tell.
+pub fn usage_error(message: &str) -> ! {
+    Cli::command().error(ErrorKind::ArgumentConflict, message).exit()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, Parser};
+    use clap::Parser;
 
     #[test]
     fn the_definitions_are_sound() {

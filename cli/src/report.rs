@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::ports::PortReport;
 use crate::run::EndedBy;
-use crate::text::{bit_rate, number, packet_rate, print, print_json};
+use crate::text::{bit_rate, number, packet_rate, print, print_json, say};
 
 /// Which causes of loss a command answers for: what it receives, what it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,16 @@ impl<D: Details> Report<D> {
         self.error = error.as_ref().map(|error| format!("{error:#}"));
         let written = if json { print_json(&self) } else { print(&self.text()) };
         error.map_or(written, Err)
+    }
+
+    /// As [`finish`](Report::finish), but for people on standard error: standard output is in use.
+    ///
+    /// # Errors
+    /// The run's.
+    pub fn finish_aside(mut self, elapsed: Duration, error: Option<anyhow::Error>) -> Result<()> {
+        self.elapsed = elapsed.as_secs_f64();
+        say(self.text().trim_end());
+        error.map_or(Ok(()), Err)
     }
 
     fn text(&self) -> String {

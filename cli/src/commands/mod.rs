@@ -3,11 +3,13 @@
 mod check;
 mod completions;
 mod conformance;
+mod dump;
 mod forward;
 mod generate;
 mod list;
 mod man;
 mod reflect;
+mod replay;
 mod schema;
 mod sink;
 
@@ -21,6 +23,8 @@ pub enum Command {
     Sink(sink::Args),
     Fwd(forward::Args),
     Reflect(reflect::Args),
+    Dump(dump::Args),
+    Replay(replay::Args),
     Conformance(conformance::Args),
     #[command(hide = true)]
     ConformanceHelper(conformance::HelperArgs),
@@ -42,6 +46,8 @@ impl Command {
             Command::Sink(args) => sink::run(&args),
             Command::Fwd(args) => forward::run(&args),
             Command::Reflect(args) => reflect::run(&args),
+            Command::Dump(args) => dump::run(&args),
+            Command::Replay(args) => replay::run(&args),
             Command::Conformance(args) => conformance::run(&args),
             Command::ConformanceHelper(args) => conformance::help(&args),
             Command::Check(args) => check::run(&args),

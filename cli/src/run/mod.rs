@@ -49,6 +49,8 @@ pub enum EndedBy {
     Signal,
     /// The input has ended.
     EndOfInput,
+    /// Whoever read the output has gone.
+    OutputClosed,
     /// Something failed.
     Error,
 }
