@@ -97,6 +97,9 @@ impl PortDriver for MockPort {
         self.note("stop".into())
     }
     fn link(&mut self) -> Result<Link> {
+        if self.0.lock().unwrap().fail == Some("link") {
+            return Err(gone());
+        }
         Ok(Link::new(self.0.lock().unwrap().link_up))
     }
     fn set_mac(&mut self, mac: MacAddr) -> Result<()> {
@@ -853,4 +856,66 @@ fn controls_of_a_closed_port_say_so() {
         assert!(control.mac().unwrap_err().is_closed() && control.link().unwrap_err().is_closed());
         assert!(control.promiscuous(), "what was refused changed nothing");
     }
+}
+
+#[test]
+fn a_device_lost_while_it_starts_is_stopped_again() {
+    let bench = Bench::new(|_| {});
+    let (mut port, ..) = bench.open("");
+    port.stop().unwrap();
+    bench.with(|device| {
+        device.log.clear();
+        device.fail = Some("link");
+    });
+    assert!(port.start().unwrap_err().is_gone());
+    assert_eq!(bench.with(|device| device.log.clone()), ["start", "stop"]);
+    bench.with(|device| device.fail = None);
+    port.start().unwrap();
+}
+
+#[test]
+fn a_taps_reader_finds_the_end_after_close() {
+    let bench = Bench::new(|_| {});
+    let (port, _rx, mut tx) = bench.open("");
+    let mut tap = port.control().tap(1 << 16);
+    tx.send(&mut burst_of(&bench.pool, &[frame(60)])).unwrap();
+    assert!(!tap.is_finished());
+    port.close().unwrap();
+    assert_eq!(tap.next(Duration::ZERO).unwrap().frame, frame(60));
+    assert!(tap.next(Duration::from_secs(60)).is_none() && tap.is_finished());
+}
+
+#[test]
+fn what_was_armed_stays_armed_through_empty_polls() {
+    let bench = Bench::new(|_| {});
+    let (_port, mut rx, _tx) = bench.open("");
+    assert_eq!(rx.arm().unwrap(), anyport::wait::Armed::Armed);
+    let mut burst = Burst::new();
+    for _ in 0..1000 {
+        assert_eq!(rx.recv(&mut burst).unwrap(), 0);
+    }
+    bench.arrive(frame(60));
+    let mut fd = libc::pollfd { fd: rx.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor, as is said; it belongs to the queue, which lives on.
+    assert_eq!(unsafe { libc::poll(&mut fd, 1, 10_000) }, 1);
+}
+
+#[test]
+fn a_refused_configuration_leaves_an_old_capture_alone() {
+    let bench = Bench::new(|capability| capability.set_mac = true);
+    let (mut port, ..) = bench.open("");
+    port.stop().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.pcapng");
+    std::fs::write(&path, "old").unwrap();
+    bench.with(|device| device.fail = Some("mac"));
+    let mut config = port.config();
+    (config.mac, config.capture) = (Some(MacAddr([2, 0, 0, 0, 0, 7])), Some(path.clone()));
+    port.configure(config).unwrap_err();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    bench.with(|device| device.fail = None);
+    let mut config = port.config();
+    (config.mac, config.capture) = (Some(MacAddr([2, 0, 0, 0, 0, 7])), Some(dir.path().into()));
+    port.configure(config).unwrap_err();
+    assert_eq!(bench.with(|device| device.mac), OWN, "put back");
 }

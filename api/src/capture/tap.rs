@@ -208,6 +208,12 @@ impl Captures {
         }
     }
 
+    /// Ends all captures: their readers read what is there, and then the end.
+    pub fn close(&self) {
+        let taps = self.taps.read().unwrap_or_else(PoisonError::into_inner);
+        taps.iter().for_each(|tap| tap.close());
+    }
+
     /// Whether nobody reads any more.
     pub fn is_empty(&self) -> bool {
         self.sweep();

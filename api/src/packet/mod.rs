@@ -307,17 +307,22 @@ impl Packet {
             false => pool.packet(self.data())?,
             true => chain::copy(self, pool)?,
         };
-        copy.timestamp = self.timestamp;
-        copy.hash = self.hash;
-        copy.tci = self.tci;
-        copy.queue = self.queue;
-        copy.flags |= self.flags & !flags::CHAIN;
-        if self.has(flags::MARK | flags::REQUESTS) {
-            let (mark, requests) = (self.meta().mark, self.meta().requests);
-            let meta = copy.meta_mut();
+        copy.inherit(self);
+        Some(copy)
+    }
+
+    /// Takes over all that another packet carries besides its bytes (contract P5).
+    pub(crate) fn inherit(&mut self, from: &Packet) {
+        self.timestamp = from.timestamp;
+        self.hash = from.hash;
+        self.tci = from.tci;
+        self.queue = from.queue;
+        self.flags |= from.flags & !flags::CHAIN;
+        if from.has(flags::MARK | flags::REQUESTS) {
+            let (mark, requests) = (from.meta().mark, from.meta().requests);
+            let meta = self.meta_mut();
             (meta.mark, meta.requests) = (mark, requests);
         }
-        Some(copy)
     }
 
     /// The side table's record of the head frame.

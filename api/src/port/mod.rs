@@ -277,20 +277,31 @@ impl Port {
     fn set_config(&mut self, config: PortConfig) -> Result<()> {
         let shared = &self.shared;
         plan::check(&shared.title, &shared.capability, &config)?;
+        // The device's own settings can fail half way, and are put back then; the capture file comes last, because creating
+        // it empties what was there.
+        let before = lock(&shared.config).clone();
+        let put_back = |driver: &mut dyn PortDriver| {
+            // The first error is the one to report.
+            let _ = self.apply(driver, &config, &before);
+        };
+        shared.with_driver(|driver| {
+            self.apply(driver, &before, &config).inspect_err(|_| put_back(driver))
+        })?;
         let old = self.capture.as_ref().map(CaptureFile::path);
         let capture = match config.capture.as_deref() {
             wanted if wanted == old => None,
             None => Some(None),
-            Some(path) => Some(Some(CaptureFile::create(path, &shared.title)?)),
+            Some(path) => match CaptureFile::create(path, &shared.title) {
+                Ok(file) => Some(Some(file)),
+                Err(error) => {
+                    let _ = shared.with_driver(|driver| {
+                        put_back(driver);
+                        Ok(())
+                    });
+                    return Err(error);
+                }
+            },
         };
-        // The device's own settings last: they are the only ones that can fail half way, and are put back then.
-        let before = lock(&shared.config).clone();
-        shared.with_driver(|driver| {
-            self.apply(driver, &before, &config).inspect_err(|_| {
-                // The first error is the one to report.
-                let _ = self.apply(driver, &config, &before);
-            })
-        })?;
         *lock(&shared.config) = config;
         match capture {
             Some(capture) => self.set_capture(capture),
@@ -387,10 +398,16 @@ impl Port {
         let pool = self.pools.first().ok_or_else(|| shared.wrong_state("start", *state, hint))?;
         let config = lock(&shared.config).clone();
         let plan = plan::Plan::new(&shared.title, &shared.capability, &config, &self.pools)?;
-        let (queues, link_up) = shared.with_driver(|driver| {
-            let queues = driver.start(&plan.setup)?;
-            Ok((queues, driver.link()?.up))
-        })?;
+        let queues = shared.with_driver(|driver| driver.start(&plan.setup))?;
+        let link_up = match shared.with_driver(|driver| driver.link()) {
+            Ok(link) => link.up,
+            // Lost between the two: a port that says that it is stopped must not go on receiving.
+            Err(error) => {
+                drop(queues);
+                let _ = shared.with_driver(|driver| driver.stop());
+                return Err(error);
+            }
+        };
         let wanted = (plan.setup.rx_queues as usize, plan.setup.tx_queues as usize);
         if (queues.rx.len(), queues.tx.len()) != wanted {
             let made = (queues.rx.len(), queues.tx.len());
@@ -502,6 +519,14 @@ impl Port {
         let stopped = self.stop();
         let captured = self.set_capture(None);
         *lock(&self.shared.state) = State::Closed;
+        // Whoever reads a tap reads what is there, and then its end.
+        self.shared.captures.close();
+        {
+            // After a stop that gave up: a call that never ends must not keep the port's own half alive.
+            let mut cells = lock(&self.shared.cells);
+            cells.rx.clear();
+            cells.tx.clear();
+        }
         if let Some(mut driver) = lock(&self.shared.driver).take() {
             *lock(&self.shared.final_counters) = driver.counters();
         }

@@ -119,8 +119,10 @@ pub(crate) struct RxCore {
     /// Whether the epoll descriptor watches the driver's. Being watched costs the kernel something for every frame, sent
     /// ones included, so a queue that is only polled is not watched.
     watched: bool,
-    /// Calls of `recv` since the queue was last armed.
+    /// Calls of `recv` since the queue was last armed, and whether one of them delivered something: only then is what
+    /// was armed spent (contract R12).
     polls: u32,
+    delivered: bool,
 }
 
 /// So many calls of `recv` without a wait make a queue one that is polled.
@@ -357,12 +359,13 @@ impl RxCore {
             went_back: false,
             watched: false,
             polls: 0,
+            delivered: false,
         }
     }
 
     /// Lets the epoll descriptor watch the driver's.
     fn watch(&mut self, epoll: &Epoll) -> std::io::Result<()> {
-        self.polls = 0;
+        (self.polls, self.delivered) = (0, false);
         if let Some(fd) = self.driver.descriptor().filter(|_| !self.watched) {
             epoll.add(fd)?;
             self.watched = true;
@@ -372,8 +375,9 @@ impl RxCore {
 
     /// Ends that after a while without a wait.
     fn unwatch_when_polled(&mut self, epoll: &Epoll) {
-        self.polls += 1;
+        self.polls = self.polls.saturating_add(1);
         if self.polls >= POLLED
+            && self.delivered
             && let Some(fd) = self.driver.descriptor()
         {
             epoll.remove(fd);
@@ -394,6 +398,7 @@ impl RxCore {
         };
         let count = burst.len() - before;
         if count > 0 {
+            self.delivered = true;
             self.counts.packets.add(count as u64);
             self.counts.bytes.add(bytes);
             if port.is_tapped() {

@@ -2,7 +2,8 @@
 //!
 //! Packets that the device can take as they are go down in one stretch ("run"). One that needs work (a copy
 //! from a foreign pool, offloads in software, fewer segments) goes alone, and is put back as it was if the device
-//! does not take it: what `send` leaves in the burst is the caller's, unchanged (contract T1).
+//! does not take it: what `send` leaves in the burst is the caller's, unchanged (contract T1), but that checksums it
+//! asked for may be filled in already.
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::rx::{Leave, fits};
 use super::{Mode, TxCounts};
 use crate::burst::Burst;
 use crate::capture::Direction;
-use crate::driver::{Outstanding, TxDriver};
+use crate::driver::TxDriver;
 use crate::error::{Error, Result};
 use crate::offload::{packets, vlan};
 use crate::packet::{Packet, Timestamp, flags};
@@ -42,6 +43,8 @@ const MIN_FRAME: usize = 60;
 /// ```
 pub struct TxQueue {
     cell: Arc<TxCell>,
+    /// For `send_one`.
+    one: Burst,
 }
 
 /// When a packet that asked for it left (contract O4).
@@ -163,7 +166,7 @@ impl TxCell {
 
 impl TxQueue {
     pub(crate) fn new(cell: Arc<TxCell>) -> TxQueue {
-        TxQueue { cell }
+        TxQueue { cell, one: Burst::with_capacity(1) }
     }
 
     /// Sends packets from the front of the burst; how many. The others stay the caller's, in order, unchanged
@@ -184,10 +187,11 @@ impl TxQueue {
     /// # Errors
     /// As [`send`](TxQueue::send); the packet is dropped then.
     pub fn send_one(&mut self, packet: Packet) -> Result<Option<Packet>> {
-        let mut burst = Burst::with_capacity(1);
-        let _ = burst.push(packet);
-        self.send(&mut burst)?;
-        Ok(burst.pop_front())
+        let (cell, one) = (&*self.cell, &mut self.one);
+        let _ = one.push(packet);
+        let result = cell.with(|core| core.send(one, cell));
+        let left = one.pop_front();
+        result.map(|_| left)
     }
 
     /// Waits until the device has sent everything that was accepted, and gives cached frames back to their pools; how
@@ -223,13 +227,12 @@ impl TxQueue {
             let want = count.min(burst.room());
             let mut taken = 0;
             while taken < want {
-                let Some(packet) = core.caches.first_mut().and_then(PoolCache::take) else {
-                    // The device may have finished some meanwhile.
-                    if core.driver.reclaim(&mut core.caches).is_err() || core.caches[0].is_empty() {
-                        break;
-                    }
-                    continue;
-                };
+                let mut packet = core.caches[0].take();
+                if packet.is_none() && core.driver.reclaim(&mut core.caches).is_ok() {
+                    // The device had finished some, which are in the cache now or, without one, in the pool.
+                    packet = core.caches[0].take();
+                }
+                let Some(packet) = packet else { break };
                 let _ = burst.push(packet);
                 taken += 1;
             }
@@ -522,10 +525,7 @@ impl TxCore {
                 copy.data_mut()[at..at + segment.len()].copy_from_slice(segment);
                 at += segment.len();
             }
-            copy.set_requests(packet.requests());
-            if let Some(mark) = packet.mark() {
-                copy.set_mark(mark);
-            }
+            copy.inherit(packet);
             return Ok(Some(copy));
         }
         let segments = packet.len().div_ceil(room);
@@ -557,11 +557,9 @@ impl TxCore {
     pub fn drain(mut self, deadline: Instant) {
         let mut pause = Duration::from_micros(1);
         let left = loop {
-            let left = match self.gone {
-                false => self.driver.reclaim(&mut self.caches).unwrap_or_default(),
-                true => Outstanding::default(),
-            };
-            if left.packets == 0 || Instant::now() >= deadline {
+            // Also of a device that is gone, as far as it still says.
+            let left = self.driver.reclaim(&mut self.caches).unwrap_or_default();
+            if self.gone || left.packets == 0 || Instant::now() >= deadline {
                 break left;
             }
             std::thread::sleep(pause);
