@@ -47,6 +47,8 @@ pub(crate) struct CableShared {
 
 /// One end.
 pub(crate) struct End {
+    /// A port has it open. The common layer's lock is a network namespace's, a cable is the process's.
+    pub open: AtomicBool,
     pub filter: MacFilter,
     /// The device was taken away (contract T9).
     gone: AtomicBool,
@@ -328,6 +330,7 @@ impl CableShared {
 impl End {
     fn new(cable: &str, index: usize) -> End {
         End {
+            open: AtomicBool::new(false),
             filter: MacFilter::new(default_mac(cable, index)),
             gone: AtomicBool::new(false),
             rx_queues: AtomicU16::new(0),

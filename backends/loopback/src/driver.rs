@@ -102,6 +102,9 @@ impl Backend for Loopback {
         if cable.shared.is_gone(end) {
             return Err(gone(&title));
         }
+        if cable.shared.ends[end].open.swap(true, Ordering::AcqRel) {
+            return Err(Error::Busy { device: title, pid: std::process::id() });
+        }
         let mac = cable.shared.ends[end].filter.own();
         Ok(Box::new(LoopPort { cable, end, title, faults, device_offloads, found_mac: mac, mac }))
     }
@@ -280,6 +283,7 @@ impl Drop for LoopPort {
         for side in &self.cable.shared.ends[self.end].rx {
             *lock(&side.counts) = crate::cable::RxCounts::default();
         }
+        self.cable.shared.ends[self.end].open.store(false, Ordering::Release);
     }
 }
 

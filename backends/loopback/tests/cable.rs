@@ -431,3 +431,22 @@ fn the_cables_own_engines_do_what_the_common_layer_does() {
     let error = registry().open("loop:engines.0,device_offloads=perhaps").unwrap_err().to_string();
     assert!(error.contains("device_offloads") && error.contains("perhaps"), "{error}");
 }
+
+#[test]
+fn an_end_is_taken_for_the_whole_process() {
+    let first = registry().open("loop:taken.0").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // In another network namespace the device's lock is another one, the cable is the same. Without the privilege
+            // for that it is the lock that says so.
+            // SAFETY: plain flags; only this thread moves.
+            unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            match registry().open("loop:taken.0") {
+                Err(Error::Busy { pid, .. }) => assert_eq!(pid, std::process::id()),
+                other => panic!("{other:?}"),
+            }
+        });
+    });
+    drop(first);
+    registry().open("loop:taken.0").unwrap();
+}
