@@ -7,8 +7,9 @@
 //! Traps:
 //! - The kernel says the same of a frame that it will never pass: longer than the MTU at a veth's other end, or refused by a
 //!   program or a policy on the way. Such a frame would stand in the way of all behind it for ever. So one that the kernel
-//!   has refused for a while is taken, and counted as dropped by it (contract S1), as it would be lost on a wire; those as
-//!   long or longer then no longer wait for the same answer.
+//!   has refused for a while, try after try, is taken, and counted as dropped by it (contract S1), as it would be lost on a
+//!   wire; the next one waits as long, for a queue that is full costs no more than that. Only when a shorter frame has
+//!   passed since is it known that the length was the reason: then those as long or longer wait no more.
 //! - A queueing discipline that drops a frame later, or another one in its place (fair queueing, RED), tells nobody, and the
 //!   interface's own counter of drops counts other senders' frames, too. Those are counted as sent.
 
@@ -26,18 +27,31 @@ use crate::batch::{BATCH, Batch};
 /// How long the kernel may refuse the burst's first frame. No queue that moves is full for that long.
 const REFUSED_MS: u64 = 100;
 
+/// So many tries in that time, none of them long after the one before: an application that hardly tries is no proof.
+const REFUSALS: u32 = 16;
+const APART_MS: u64 = 50;
+
+/// A stretch of refusals with nothing taken in between.
+#[derive(Clone, Copy)]
+struct Refused {
+    since: u64,
+    last: u64,
+    times: u32,
+}
+
 pub(super) struct LiveTx {
     socket: Arc<Socket>,
     batch: Batch,
-    /// Since when the kernel has refused everything.
-    refused_since: Option<u64>,
-    /// It passes no frames of this length or more.
+    refused: Option<Refused>,
+    /// The length of the frame that was given up last, until it is known whether shorter ones pass.
+    suspect: Option<usize>,
+    /// The kernel passes no frames of this length or more.
     hopeless: Option<usize>,
 }
 
 impl LiveTx {
     pub fn new(socket: Arc<Socket>) -> LiveTx {
-        LiveTx { socket, batch: Batch::new(), refused_since: None, hopeless: None }
+        LiveTx { socket, batch: Batch::new(), refused: None, suspect: None, hopeless: None }
     }
 
     /// Whether a frame that the kernel dropped is to be given up.
@@ -47,19 +61,26 @@ impl LiveTx {
             return true;
         }
         let now = coarse_ms();
-        let since = *self.refused_since.get_or_insert(now);
-        let hopeless = now >= since + REFUSED_MS;
+        let fresh = Refused { since: now, last: now, times: 0 };
+        let before = self.refused.filter(|refused| now <= refused.last + APART_MS);
+        let Refused { since, times, .. } = before.unwrap_or(fresh);
+        self.refused = Some(Refused { since, last: now, times: times + 1 });
+        let hopeless = now >= since + REFUSED_MS && times >= REFUSALS;
         if hopeless {
-            self.hopeless = Some(length);
+            self.refused = None;
+            self.suspect = Some(length);
         }
         hopeless
     }
 
     /// Notes that the kernel took a frame.
     fn passed(&mut self, length: usize) {
-        self.refused_since = None;
+        self.refused = None;
         if self.hopeless.is_some_and(|least| length >= least) {
             self.hopeless = None;
+        }
+        if let Some(suspect) = self.suspect.take().filter(|suspect| length < *suspect) {
+            self.hopeless = Some(suspect);
         }
     }
 
