@@ -395,6 +395,46 @@ fn requests_need_the_offload() {
 }
 
 #[test]
+fn checksums_are_filled_in_software_and_taken_out_again_if_not_sent() {
+    let bench = Bench::new(|_| {});
+    let (_port, _rx, mut tx) = bench.open(",tx_checksum=auto,vlan_insert=auto");
+    // UDP over IPv4 with nothing but zeros for addresses, ports and checksums; 4 bytes of payload.
+    let mut original = frame(46);
+    original[12..34].fill(0);
+    original[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
+    original[16..18].copy_from_slice(&[0, 32]);
+    original[22..24].copy_from_slice(&[64, 17]);
+    original[34..42].copy_from_slice(&[0, 0, 0, 0, 0, 12, 0xbe, 0xef]);
+    let checksums = Checksums { ipv4: true, l4: L4Checksum::Udp };
+    for vlan in [None, Some(5)] {
+        let mut burst = burst_of(&bench.pool, std::slice::from_ref(&original));
+        burst[0].set_requests(TxRequests { checksums, vlan, timestamp: false });
+        bench.with(|device| device.room = 0);
+        assert_eq!(tx.send(&mut burst).unwrap(), 0);
+        assert_eq!(burst[0].data(), &original[..], "it was not sent, so it is not changed");
+        bench.with(|device| device.room = 1);
+        assert_eq!(tx.send(&mut burst).unwrap(), 1);
+        let sent = bench.with(|device| device.taken.pop()).unwrap();
+        let at = if vlan.is_some() { 4 } else { 0 };
+        assert_ne!(sent[24 + at..26 + at], [0, 0]);
+        assert_ne!(sent[40 + at..42 + at], [0xbe, 0xef]);
+    }
+}
+
+#[test]
+fn a_tag_finds_room_where_the_pool_has_none_in_front() {
+    let mut bench = Bench::new(|_| {});
+    bench.pool = Pool::builder().frames(64).headroom(0).build().unwrap();
+    let (_port, _rx, mut tx) = bench.open(",vlan_insert=auto");
+    let mut burst = burst_of(&bench.pool, &[frame(100)]);
+    burst[0].set_requests(TxRequests { vlan: Some(5), ..TxRequests::default() });
+    assert_eq!(tx.send(&mut burst).unwrap(), 1);
+    let sent = bench.with(|device| device.taken.pop()).unwrap();
+    assert_eq!((sent.len(), &sent[12..16]), (104, &[0x81, 0, 0, 5][..]));
+    assert_eq!(sent[16..], frame(100)[12..]);
+}
+
+#[test]
 fn tags_are_inserted_in_software_and_taken_out_again_if_not_sent() {
     let bench = Bench::new(|_| {});
     let (_port, _rx, mut tx) = bench.open(",vlan_insert=auto");

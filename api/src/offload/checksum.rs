@@ -43,6 +43,16 @@ impl Patch {
         &self.bytes[..usize::from(self.len)]
     }
 
+    /// What stands where the patch goes, to be put back with.
+    fn undo(&self, first: &[u8]) -> Patch {
+        let mut undo = *self;
+        let there = first.get(self.offset..).and_then(|rest| rest.get(..self.bytes().len()));
+        if let Some(there) = there {
+            undo.bytes[..there.len()].copy_from_slice(there);
+        }
+        undo
+    }
+
     /// Writes the bytes into the segment that the patch was made for; nothing where it does not fit.
     #[inline]
     pub fn apply(&self, first: &mut [u8]) {
@@ -179,6 +189,12 @@ pub struct Filled {
 }
 
 impl Filled {
+    /// What stands now where the checksums go: applied later, it takes them back.
+    pub fn undo(&self, first: &[u8]) -> Filled {
+        let undo = |patch: Option<Patch>| patch.map(|patch| patch.undo(first));
+        Filled { ipv4: undo(self.ipv4), l4: undo(self.l4) }
+    }
+
     /// Writes the checksums into the frame's first segment.
     #[inline]
     pub fn apply(&self, first: &mut [u8]) {

@@ -75,11 +75,12 @@ pub fn insert_vlan(packet: &mut Packet, tci: u16) -> Result<()> {
     Ok(())
 }
 
-/// Fills in what the packet asks for (contract O2).
+/// Fills in what the packet asks for (contract O2); what stood there before, to be put back if the packet is not sent
+/// after all (T1).
 ///
 /// # Errors
 /// [`Error::Unsendable`] if the frame has not what is asked for; nothing is changed.
-pub fn fill_checksums(packet: &mut Packet, requests: &TxRequests) -> Result<()> {
+pub fn fill_checksums(packet: &mut Packet, requests: &TxRequests) -> Result<checksum::Filled> {
     let request = checksum::Fill {
         ipv4: requests.checksums.ipv4,
         l4: match requests.checksums.l4 {
@@ -90,6 +91,7 @@ pub fn fill_checksums(packet: &mut Packet, requests: &TxRequests) -> Result<()> 
     };
     let filled = checksum::fill_segments(packet.segments(), request)
         .map_err(|error| Error::Unsendable { reason: error.to_string() })?;
+    let undo = filled.undo(packet.data());
     filled.apply(packet.data_mut());
-    Ok(())
+    Ok(undo)
 }

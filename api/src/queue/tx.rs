@@ -17,7 +17,7 @@ use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::TxDriver;
 use crate::error::{Error, Result};
-use crate::offload::{packets, vlan};
+use crate::offload::{checksum, packets, vlan};
 use crate::packet::{Packet, Timestamp, flags};
 use crate::pool::PoolCache;
 use crate::port::PortShared;
@@ -452,17 +452,23 @@ impl TxCore {
         let mut work = if as_it_is {
             None
         } else {
-            match self.copy(&burst[0])? {
+            // A pool without head room leaves none for a tag.
+            let head = if insert.is_some() { vlan::TAG_LEN } else { 0 };
+            match self.copy(&burst[0], head)? {
                 Some(copy) => Some(copy),
                 None => return Ok(Alone::NoRoom),
             }
         };
         let packet = work.as_mut().unwrap_or(&mut burst[0]);
-        if fill {
-            packets::fill_checksums(packet, &requests)?;
-        }
+        let filled = match fill {
+            true => packets::fill_checksums(packet, &requests)?,
+            false => checksum::Filled::default(),
+        };
         if let Some(tci) = insert {
-            packets::insert_vlan(packet, tci)?;
+            packets::insert_vlan(packet, tci).map_err(|_| Error::Unsendable {
+                reason: "no head room for a tag; make the port's pool with a larger frame_size"
+                    .into(),
+            })?;
         }
         // A tag that the device inserts is on the wire, too: the frame is padded and counted as it will be there.
         let tag = if requests.vlan.is_some() && insert.is_none() { vlan::TAG_LEN } else { 0 };
@@ -495,6 +501,7 @@ impl TxCore {
                     if insert.is_some() {
                         packets::remove_vlan(&mut burst[0]);
                     }
+                    filled.apply(burst[0].data_mut());
                 }
                 result?;
                 taken
@@ -513,13 +520,16 @@ impl TxCore {
         Ok(Alone::Taken)
     }
 
-    /// A copy in the first attached pool, linear where it must be; `None` if the pool is dry now.
-    fn copy(&mut self, packet: &Packet) -> Result<Option<Packet>> {
+    /// A copy in the first attached pool, with at least so much head room, linear where it must be; `None` if the pool is
+    /// dry now.
+    fn copy(&mut self, packet: &Packet, head: usize) -> Result<Option<Packet>> {
         let cache = &mut self.caches[0];
         let room = cache.pool().room();
-        if packet.len() <= room {
+        let head = head.saturating_sub(cache.pool().headroom());
+        if packet.len() + head <= room {
             let Some(mut copy) = cache.take() else { return Ok(None) };
-            copy.set_len(packet.len())?;
+            copy.set_len(packet.len() + head)?;
+            copy.shrink_head(head)?;
             let mut at = 0;
             for segment in packet.segments() {
                 copy.data_mut()[at..at + segment.len()].copy_from_slice(segment);
