@@ -6,6 +6,7 @@
 //! | [`VethRig`] | a veth pair in a network namespace of the suite's own | root, or a user namespace |
 //! | [`Given`] | two ports that somebody connected | whatever they need |
 
+mod ethtool;
 mod given;
 mod loopback;
 mod veth;

@@ -8,13 +8,12 @@
 //! `/proc/thread-self/net`.
 
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Mutex;
 
 use anyport::{Link, MacAddr, Registry};
 
-use super::{Host, Rig, Wires, Witness};
+use super::{Host, Rig, Wires, Witness, ethtool};
 use crate::case::{Failure, Power, Verdict};
 use crate::ctx::{End, eventually};
 
@@ -189,7 +188,7 @@ impl Wires for VethWires {
     fn link(&self, end: End) -> Verdict<Link> {
         let name = self.name(end);
         let up = output(&format!("-o link show dev {name}"))?.contains("LOWER_UP");
-        let (speed, full_duplex) = speed(&name)?;
+        let (speed, full_duplex) = ethtool::speed(&name)?;
         Ok(Link::new(up).with_speed(speed, full_duplex))
     }
 
@@ -204,9 +203,9 @@ impl Wires for VethWires {
         let link = &links[0];
         let keys =
             ["address", "mtu", "flags", "promiscuity", "allmulti", "xdp", "num_rx_queues", "qdisc"];
-        let settings: Vec<String> =
-            keys.iter().map(|key| format!("{key}={}", link[*key])).collect();
-        Ok(settings.join(" "))
+        let settings = keys.iter().map(|key| format!("{key}={}", link[*key]));
+        let switches = format!("switches={}", ethtool::switches(&name)?);
+        Ok(settings.chain([switches]).collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -219,46 +218,6 @@ impl Drop for VethWires {
             }
         }
     }
-}
-
-/// What `ethtool NAME` says of speed (in Mbit/s) and duplex.
-fn speed(name: &str) -> Verdict<(Option<u32>, Option<bool>)> {
-    /// `struct ethtool_cmd`.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Settings {
-        command: u32,
-        modes: [u32; 2],
-        speed: u16,
-        duplex: u8,
-        rest: [u8; 13],
-        speed_high: u16,
-        more: [u8; 14],
-    }
-    const GET: u32 = 1;
-    const SIOCETHTOOL: libc::Ioctl = 0x8946;
-    let mut settings = Settings { command: GET, ..Settings::default() };
-    // SAFETY: an all-zero request is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // One byte stays zero: the terminator.
-    for (to, from) in request.ifr_name[..15].iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = (&raw mut settings).cast();
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // SAFETY: the request points to settings of the kernel's layout, which outlive the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    if result < 0 {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    let speed = u32::from(settings.speed_high) << 16 | u32::from(settings.speed);
-    let duplex = match settings.duplex {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    };
-    // All ones: unknown.
-    Ok(((speed != 0 && speed != u32::MAX).then_some(speed), duplex))
 }
 
 /// Runs `ip` with arguments that contain no blanks of their own, in the calling thread's namespace.

@@ -35,6 +35,14 @@ pub(super) const CASES: &[Case] = &[
         run: waiting_for_the_link,
     },
     Case {
+        name: "control.start_waits_for_the_link",
+        clauses: &["M3", "L5"],
+        about: "Stops and starts a port whose link is up, five times: it is up when start returns, and frames pass at once.",
+        why: "Many cards lose their link when they start; what is sent meanwhile is lost, or waits.",
+        needs: &[Need::TwoWay, Need::LinkState],
+        run: start_waits,
+    },
+    Case {
         name: "control.link_is_the_devices",
         clauses: &["M3"],
         about: "Compares state, speed and duplex with what the device says to others, up and down.",
@@ -86,6 +94,23 @@ fn link_when_stopped(ctx: &Ctx) -> Verdict {
     for up in [true, false, true, false, true] {
         ctx.wires().set_link(up)?;
         both_are(ctx, &controls, up)?;
+    }
+    Ok(())
+}
+
+fn start_waits(ctx: &Ctx) -> Verdict {
+    let (mut a, mut b) = ctx.pair()?;
+    for round in 0..5 {
+        let restarted = if round % 2 == 0 { &mut a } else { &mut b };
+        restarted.port_mut().stop()?;
+        let queues = restarted.port_mut().start()?;
+        (restarted.rx, restarted.tx) = (queues.rx, queues.tx);
+        for side in [&a, &b] {
+            same!(side.port().control().link()?.up, true, "round {round}: the link after start");
+        }
+        let frames = frames::run(b.mac(), 20, 60);
+        same!(a.offer(&frames)?, 20, "round {round}: frames accepted after start");
+        ensure!(b.receive(20)? == frames, "round {round}: frames were lost or changed");
     }
     Ok(())
 }
