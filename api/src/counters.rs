@@ -25,7 +25,9 @@ macro_rules! counters {
             /// Adds each counter that `other` has; one that is absent on both sides stays absent.
             pub fn add(&mut self, other: &$name) {
                 $(if let Some(value) = other.$field {
-                    *self.$field.get_or_insert(0) += value;
+                    // A broken device may say anything (contract F8).
+                    let sum = self.$field.get_or_insert(0);
+                    *sum = sum.saturating_add(value);
                 })*
             }
         }
@@ -75,7 +77,7 @@ impl Counters {
         [self.rx_too_long, self.rx_too_short, self.rx_no_buffer, self.rx_ring_full, self.rx_errors]
             .into_iter()
             .flatten()
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -103,6 +105,9 @@ mod tests {
         assert_eq!(sum.iter().collect::<Vec<_>>(), [("rx_packets", 3), ("rx_ring_full", 3)]);
         assert_eq!(sum.tx_packets, None);
         assert_eq!(sum.rx_dropped(), 3);
+        let ones =
+            Counters { rx_errors: Some(u64::MAX), rx_ring_full: Some(1), ..Counters::default() };
+        assert_eq!(ones.rx_dropped(), u64::MAX);
         assert_eq!(serde_json::to_string(&sum).unwrap(), r#"{"rx_packets":3,"rx_ring_full":3}"#);
     }
 }

@@ -39,6 +39,8 @@ struct Device {
     /// It has no descriptor to sleep on.
     polled: bool,
     outstanding: usize,
+    /// How often a transmit queue asked for the carrier.
+    looks: u128,
 }
 
 type Shared = Arc<Mutex<Device>>;
@@ -189,7 +191,9 @@ impl TxDriver for MockTx {
         Ok(Outstanding { packets: self.1.len(), bytes })
     }
     fn link_up(&mut self) -> Result<bool> {
-        Ok(self.0.lock().unwrap().link_up)
+        let mut device = self.0.lock().unwrap();
+        device.looks += 1;
+        Ok(device.link_up)
     }
 }
 
@@ -640,6 +644,21 @@ fn the_link_is_looked_at_and_reported() {
     while tx.send(&mut burst).unwrap() == 0 {
         assert!(Instant::now() < deadline, "the link is back");
     }
+}
+
+#[test]
+fn the_carrier_is_not_looked_at_for_every_burst() {
+    let bench = Bench::new(|capability| capability.link_state = true);
+    let (_port, _rx, mut tx) = bench.open("");
+    let start = Instant::now();
+    for _ in 0..20_000 {
+        let mut burst = burst_of(&bench.pool, &[frame(60)]);
+        assert_eq!(tx.send(&mut burst).unwrap(), 1);
+    }
+    let took = start.elapsed().as_millis();
+    // The clock that is asked is coarse: one look more than fits.
+    let (looks, most) = (bench.with(|device| device.looks), took / 50 + 2);
+    assert!(looks >= 1 && looks <= most, "{looks} looks in {took} ms");
 }
 
 #[test]

@@ -217,6 +217,7 @@ impl Port {
     ) -> Result<Port> {
         let capability = driver.capability();
         plan::check_capability(&spec.title(), &capability)?;
+        plan::check_address(&spec.title(), driver.mac())?;
         let shared = PortShared {
             title: spec.title(),
             spec,

@@ -8,6 +8,7 @@ use crate::capability::{Capability, DeviceOffloads, RingSizes};
 use crate::config::{Offload, PortConfig, Switch};
 use crate::driver::Setup;
 use crate::error::{Error, Result};
+use crate::mac::MacAddr;
 use crate::offload::toeplitz::Toeplitz;
 use crate::pool::Pool;
 use crate::queue::{Mode, RxPlan, TxCell, TxPlan};
@@ -23,6 +24,17 @@ pub(super) fn check_capability(device: &str, capability: &Capability) -> Result<
         return Ok(());
     }
     let reason = format!("the backend's capabilities contradict themselves: {capability:?}");
+    Err(Error::Backend { device: device.into(), reason })
+}
+
+/// Refuses a device that says that its own address is a group's: registers that read all ones (contract F8).
+pub(super) fn check_address(device: &str, mac: MacAddr) -> Result<()> {
+    if mac.is_unicast() {
+        return Ok(());
+    }
+    let reason = format!(
+        "its address reads {mac}, which cannot be a device's own: it does not answer; was it taken away, or is it reset?"
+    );
     Err(Error::Backend { device: device.into(), reason })
 }
 
