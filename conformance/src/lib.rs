@@ -28,6 +28,7 @@ pub mod cases;
 mod ctx;
 pub mod frames;
 pub mod helper;
+pub mod hostile;
 pub mod ip;
 pub mod own;
 pub mod report;
