@@ -46,7 +46,7 @@ impl Need {
             Need::Iperf3 => "iperf3",
             Need::Ethtool => "ethtool",
             Need::Tshark => "tshark",
-            Need::Dpdk => "dpdk",
+            Need::Dpdk => "dpdk-dev",
             Need::Valgrind => "valgrind",
         }
     }

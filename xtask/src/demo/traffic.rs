@@ -234,6 +234,8 @@ pub struct Udp {
     pub reached_b: u64,
     /// Datagrams that iperf3 misses at B.
     pub lost: u64,
+    /// Datagrams that reached B while iperf3's own socket had no room: it did not read in time.
+    pub unread: u64,
     seconds: f64,
     packets: u64,
 }
@@ -242,7 +244,11 @@ impl fmt::Display for Udp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.packets as f64 / self.seconds) as u64;
         write!(f, "{} datagrams in {:.2} s", count(self.packets), self.seconds)?;
-        write!(f, " ({}/s), {} lost", count(rate), count(self.lost))
+        write!(f, " ({}/s), {} lost", count(rate), count(self.lost))?;
+        if self.unread > 0 {
+            write!(f, " ({} because iperf3 did not read in time)", count(self.unread))?;
+        }
+        Ok(())
     }
 }
 
@@ -250,7 +256,8 @@ impl fmt::Display for Udp {
 pub fn udp(net: &Topology, per_second: u32, datagrams: u32) -> Result<Udp> {
     let left = || net.a.snmp("Ip", "OutRequests");
     let reached = || net.b.snmp("Ip", "InDelivers");
-    let (left_before, reached_before) = (left()?, reached()?);
+    let unread = || net.b.snmp("Udp", "RcvbufErrors");
+    let (left_before, reached_before, unread_before) = (left()?, reached()?, unread()?);
     // iperf3 paces a little below the rate that it is asked for.
     let bits = u64::from(per_second) * u64::from(DATAGRAM) * 8 * 102 / 100;
     let args = [
@@ -272,6 +279,7 @@ pub fn udp(net: &Topology, per_second: u32, datagrams: u32) -> Result<Udp> {
         left_a: left()? - left_before,
         reached_b: reached()? - reached_before,
         lost: number("lost_packets")?,
+        unread: unread()? - unread_before,
         packets: number("packets")?,
         seconds: sum["seconds"].as_f64().with_context(|| format!("iperf3 said: {json}"))?,
     })
