@@ -94,7 +94,7 @@ impl FromStr for Spec {
                     let former = last.replace((key.trim().to_owned(), value.to_owned()));
                     spec.take(former).map_err(|key| error(&format!("`{key}` stands twice")))?;
                 }
-                (_, Some((_, value))) => {
+                (None, Some((_, value))) => {
                     value.push(',');
                     value.push_str(part);
                 }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_so() {
-        for bad in ["eth0", ":eth0", "", "x:d,a=1,a=2", "x:d,=1", "x:d,e"] {
+        for bad in ["eth0", ":eth0", "", "x:d,a=1,a=2", "x:d,=1", "x:d,a=1,=1", "x:d,e"] {
             let error = bad.parse::<Spec>().unwrap_err().to_string();
             assert!(error.contains("backend:device[,key=value]..."), "{bad}: {error}");
         }
