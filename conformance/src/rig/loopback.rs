@@ -9,23 +9,33 @@ use crate::ctx::End;
 
 /// The rig `loop`: both ends of an in-process cable. It needs no privilege.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct LoopRig;
+pub struct LoopRig {
+    offloads: bool,
+}
 
 impl LoopRig {
     /// The rig.
     pub fn new() -> LoopRig {
-        LoopRig
+        LoopRig::default()
+    }
+
+    /// The rig `loop-offloads`: the cable's ends do offloads themselves, as cards do, so that what the common layer leaves
+    /// to devices is shown, too.
+    pub fn with_offloads() -> LoopRig {
+        LoopRig { offloads: true }
     }
 }
 
 impl Rig for LoopRig {
     fn name(&self) -> String {
-        "loop".into()
+        if self.offloads { "loop-offloads" } else { "loop" }.into()
     }
 
     fn about(&self) -> String {
-        "an in-process cable".into()
+        match self.offloads {
+            false => "an in-process cable".into(),
+            true => "an in-process cable whose ends do offloads themselves".into(),
+        }
     }
 
     fn registry(&self) -> Registry {
@@ -37,7 +47,7 @@ impl Rig for LoopRig {
     }
 
     fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {
-        Ok(Box::new(LoopWires { cable: Cable::named(&name(number)) }))
+        Ok(Box::new(LoopWires { cable: Cable::named(&name(number)), offloads: self.offloads }))
     }
 }
 
@@ -51,11 +61,13 @@ fn name(number: usize) -> String {
 
 struct LoopWires {
     cable: Cable,
+    offloads: bool,
 }
 
 impl Wires for LoopWires {
     fn spec(&self, end: End) -> String {
-        format!("loop:{}.{}", self.cable.name(), end.index())
+        let keys = if self.offloads { ",device_offloads=true" } else { "" };
+        format!("loop:{}.{}{keys}", self.cable.name(), end.index())
     }
 
     fn set_link(&self, up: bool) -> Verdict {

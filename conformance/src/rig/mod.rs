@@ -23,8 +23,9 @@ use crate::case::{Failure, Power, Verdict};
 use crate::ctx::End;
 
 /// The names of the rigs that [`named`] knows, with what they are.
-pub const NAMES: [(&str, &str); 2] = [
+pub const NAMES: [(&str, &str); 3] = [
     ("loop", "both ends of an in-process cable"),
+    ("loop-offloads", "the same cable, whose ends do offloads themselves"),
     ("pcap-veth", "the kernel path through libpcap on both ends of a veth pair"),
 ];
 
@@ -35,6 +36,7 @@ pub const NAMES: [(&str, &str); 2] = [
 pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
     match name {
         "loop" => Ok(Box::new(LoopRig::new())),
+        "loop-offloads" => Ok(Box::new(LoopRig::with_offloads())),
         "pcap-veth" => Ok(Box::new(VethRig::new("pcap-veth", "pcap"))),
         _ => {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();

@@ -1,7 +1,7 @@
 //! L1: how a port is named, and what is said when that goes wrong.
 
 use anyport::config::{ConfigFile, schema_of};
-use anyport::{Error, PortConfig};
+use anyport::{Error, PortConfig, Spec};
 
 use crate::case::{Case, Verdict, refusal, tells};
 use crate::ctx::{Ctx, End};
@@ -110,7 +110,10 @@ fn bad_value(ctx: &Ctx) -> Verdict {
     let backend = ctx.registry().backends().find(|backend| backend.name() == spec.backend);
     let options = backend.map(|backend| backend.options());
     let own = options.as_ref().and_then(|o| o.get("properties")).and_then(|o| o.as_object());
-    for (key, schema) in own.into_iter().flatten() {
+    // A key that the rig's own spec has would stand twice.
+    for (key, schema) in
+        own.into_iter().flatten().filter(|(key, _)| !spec.options.contains_key(*key))
+    {
         // Any text is a fine name or path, but not a number or a switch.
         if matches!(schema["type"].as_str(), Some("integer" | "number" | "boolean")) {
             bad.push((key.clone(), "perhaps", ""));
@@ -130,9 +133,10 @@ fn bad_value(ctx: &Ctx) -> Verdict {
 
 fn unreadable_spec(ctx: &Ctx) -> Verdict {
     let spec = ctx.spec(End::A);
-    let device = ctx.parsed(End::A).device;
+    let Spec { backend, device, .. } = ctx.parsed(End::A);
     let twice = format!("{spec},rx_queues=1,rx_queues=1");
-    let (no_key, no_value) = (format!("{spec},=1"), format!("{spec},promiscuous"));
+    // Behind a key it would be more of that key's value.
+    let (no_key, no_value) = (format!("{spec},=1"), format!("{backend}:{device},promiscuous"));
     let no_backend = format!(":{device}");
     for text in ["", "x", &no_backend, &twice, &no_key, &no_value] {
         let error = refusal(ctx.registry().open(text), text)?;
