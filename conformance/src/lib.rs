@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A [`Case`] cites the clauses of `docs/contract.md` that it checks and is written once, against ports: it never knows
-//! which backend it runs on. A [`Rig`] makes two connected devices for it, fresh for every case, and says what it can
+//! which backend it runs on. A [`Rig`](rig::Rig) makes two connected devices for it, fresh for every case, and says what it can
 //! do besides ([`Power`]: pull the cable, delete the device, count as an independent witness). A case is skipped
 //! only for a capability that a port does not declare or a power that the rig does not have, and the report names it.
 //!

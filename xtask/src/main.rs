@@ -1,7 +1,7 @@
 //! `cargo xtask`: the project's tasks, as a program.
 //!
 //! It builds on a fresh machine without any system library, because installing those is one of its tasks.
-//! Modules: [`steps`] is `test`, [`demo`] the demonstration, [`matrix`] the README's matrix, [`bench`] the benches,
+//! Modules: [`steps`] is `test`, [`demo`] the demonstration, [`matrix`] the README's matrix, [`mod@bench`] the benches,
 //! [`packages`] the system packages, [`netns`] network namespaces, [`proc`] child processes that never outlive
 //! this program, [`workspace`] cargo.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
