@@ -26,6 +26,8 @@ pub type Change = fn(burst: &mut Burst);
 
 /// A receive queue, a transmit queue, and what is under way between them.
 pub struct Lane {
+    /// The port that it receives from.
+    from: String,
     rx: RxQueue,
     tx: TxQueue,
     change: Option<Change>,
@@ -80,9 +82,16 @@ impl Totals {
 }
 
 impl Lane {
-    /// A lane; `number` comes back in its totals.
-    pub fn new(number: usize, rx: RxQueue, tx: TxQueue, change: Option<Change>) -> Lane {
+    /// A lane from a queue of the port of that name; `number` comes back in its totals.
+    pub fn new(
+        number: usize,
+        from: &str,
+        rx: RxQueue,
+        tx: TxQueue,
+        change: Option<Change>,
+    ) -> Lane {
         Lane {
+            from: from.to_owned(),
             rx,
             tx,
             change,
@@ -92,6 +101,11 @@ impl Lane {
             blocked: false,
             totals: Totals { lane: number, ..Totals::default() },
         }
+    }
+
+    /// The lane's number.
+    pub fn number(&self) -> usize {
+        self.totals.lane
     }
 
     /// Whether nothing more will come out of it.
@@ -221,8 +235,8 @@ fn pump(lanes: &mut [Lane], run: &Run) -> Result<()> {
         } else if lanes.iter().any(|lane| !lane.burst.is_empty()) {
             std::thread::sleep(PAUSE);
         } else if !ladder.poll_on() {
-            let mut queues: Vec<_> =
-                lanes.iter_mut().filter(|lane| !lane.ended).map(|lane| &mut lane.rx).collect();
+            let open = lanes.iter_mut().filter(|lane| !lane.ended);
+            let mut queues: Vec<_> = open.map(|lane| (lane.from.as_str(), &mut lane.rx)).collect();
             ladder.sleep(&mut queues).context("waiting for frames")?;
         }
     }
@@ -266,7 +280,7 @@ mod tests {
         let (_sink, mut out, _) = open("loop:lane-long-out.1", &pool);
         send(&mut source, &pool, &[100, 601, 600, 1514, 1514, 60]);
         let run = Run::new(None);
-        let mut lane = Lane::new(4, rx, tx, None);
+        let mut lane = Lane::new(4, "in", rx, tx, None);
         step_all(&mut lane, &run);
         let totals = lane.finish(&run);
         assert_eq!((totals.lane, totals.received, totals.sent, totals.too_long), (4, 6, 3, 3));
@@ -286,7 +300,7 @@ mod tests {
         let cable = anyport_loopback::Cable::named("lane-full-out");
         cable.set_link(false);
         let run = Run::new(None);
-        let mut lane = Lane::new(0, rx, tx, None);
+        let mut lane = Lane::new(0, "in", rx, tx, None);
         send(&mut source, &pool, &[60; 10]);
         for _ in 0..100_000 {
             lane.step(&run).unwrap();
@@ -328,7 +342,7 @@ mod tests {
         let (_sink, mut out, _) = open("loop:lane-count-out.1", &pool);
         send(&mut source, &pool, &[60; 200]);
         let run = Run::new(Some(70));
-        let (totals, result) = work(vec![Lane::new(0, rx, tx, None)], &run);
+        let (totals, result) = work(vec![Lane::new(0, "in", rx, tx, None)], &run);
         result.unwrap();
         assert_eq!((totals[0].received, totals[0].sent, run.ended_by()), (70, 70, EndedBy::Count));
         let mut burst = Burst::with_capacity(256);

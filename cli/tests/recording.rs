@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyport_capfile::{Format, Reader, Record, Writer};
 use common::{anyport, in_namespace, ip, mount, number, run, start};
@@ -255,10 +258,7 @@ fn a_dump_goes_through_a_pipe() {
         // The reader goes after the header: no failure.
         let mut command = anyport("dump pcap:a1 -w -");
         let (reader, writer) = std::io::pipe().unwrap();
-        command
-            .stdin(std::process::Stdio::null())
-            .stdout(writer)
-            .stderr(std::process::Stdio::piped());
+        command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         drop(command);
         let mut header = [0; 28];
@@ -276,6 +276,56 @@ fn a_dump_goes_through_a_pipe() {
         });
         assert!(output.status.success(), "{output:?}");
         run("dump pcap:a1 -w - --json").failed_with(2, &["standard output"]);
+    });
+}
+
+/// A dump into a pipe that nobody reads hangs in it, and cannot end by itself; how it ends by signals.
+fn dump_into_a_full_pipe() -> std::process::ExitStatus {
+    let mut command = anyport("dump pcap:a1 -w -");
+    let (reader, writer) = std::io::pipe().unwrap();
+    command.stdout(writer).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let in_the_pipe = || {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: this request fills in one int.
+        unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+        bytes
+    };
+    // SAFETY: no pointers.
+    let capacity = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    let deadline = Instant::now() + common::LIMIT;
+    let fill = || assert!(run("gen pcap:a0 --count 500 --size 1000").status.success());
+    // Its last pages may be used in part only.
+    while in_the_pipe() < capacity - 8192 {
+        assert!(Instant::now() < deadline, "the pipe never fills");
+        fill();
+    }
+    fill();
+    loop {
+        // Two that are pending together are one, so several are sent; the tool's own patience is 5 s.
+        // SAFETY: no pointers; the child has not been waited for, so the number is its own.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    in_namespace(|| {
+        for _ in 0..5 {
+            let status = dump_into_a_full_pipe();
+            if !status.success() {
+                assert_eq!(status.signal(), Some(libc::SIGINT), "{status}");
+                return;
+            }
+            // On a slow machine it may have had nothing left to write when the first signal came.
+        }
+        panic!("it never had anything left to write");
     });
 }
 

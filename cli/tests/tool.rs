@@ -165,6 +165,39 @@ fn a_signal_at_any_moment_is_clean() {
 }
 
 #[test]
+fn files_are_ports_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (first, second) = (at("a.pcapng"), at("b.pcap"));
+    let sent =
+        run(&format!("gen pcap:out={first} --count 100 --flows 3 --size imix --json")).json();
+    let passed = run(&format!("fwd pcap:in={first} pcap:out={second} --json")).json();
+    assert_eq!((number(&passed, "/packets"), &passed["ended_by"]), (100, &"end_of_input".into()));
+    assert_eq!(number(&passed, "/directions/0/bytes"), number(&sent, "/bytes"));
+    let got = run(&format!("sink pcap:in={second} --json")).json();
+    assert_eq!(
+        (number(&got, "/packets"), number(&got, "/lost"), number(&got, "/streams")),
+        (100, 0, 3)
+    );
+    // How long ago a file was written is no latency.
+    assert_eq!(got["latency"], serde_json::Value::Null);
+    assert!(got["latency_note"].as_str().unwrap().contains("file"), "{got}");
+    for (command, words) in [
+        (format!("sink pcap:out={}", at("c.pcap")), "only transmits"),
+        (format!("gen pcap:in={first} --count 1"), "only receives"),
+        (format!("fwd pcap:in={first} pcap:in={second}"), "nothing can pass"),
+    ] {
+        run(&command).failed_with(1, &[words]);
+    }
+    // A file that is cut off: what is whole of it, and an error.
+    let whole = std::fs::read(&second).unwrap();
+    std::fs::write(&second, &whole[..whole.len() - 1]).unwrap();
+    let finished = run(&format!("sink pcap:in={second} --json"));
+    finished.failed_with(1, &["b.pcap", "cut off"]);
+    assert_eq!(number(&finished.object(), "/packets"), 99);
+}
+
+#[test]
 fn a_reader_that_goes_is_no_failure() {
     let mut command = anyport("list");
     command.stdin(Stdio::null()).stderr(Stdio::piped());

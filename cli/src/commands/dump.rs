@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut workers = Vec::new();
     for rx in opened.start(&pool)?.rx {
         let (filter, recorder) = (compile(&expression)?, recorder.clone());
-        let worker = Dumper { rx, filter, filtered: 0, recorder };
+        let worker = Dumper { name: opened.name.clone(), rx, filter, filtered: 0, recorder };
         workers.push(Box::new(move |run: &Run| worker.work(run)) as Worker<u64>);
     }
     let run = Arc::new(Run::new(args.run.count));
@@ -255,6 +255,7 @@ fn print_lines(lines: &mut String) -> Result<()> {
 
 /// One worker.
 struct Dumper {
+    name: String,
     rx: RxQueue,
     filter: Option<BpfProgram>,
     filtered: u64,
@@ -286,7 +287,9 @@ impl Dumper {
                 Ok(0) => {
                     // Whoever reads along sees everything as soon as it is quiet.
                     lock(&self.recorder).flush()?;
-                    ladder.sleep(&mut [&mut self.rx]).context("waiting for frames")?;
+                    ladder
+                        .sleep(&mut [(&self.name, &mut self.rx)])
+                        .context("waiting for frames")?;
                 }
                 Ok(_) => ladder.busy(),
                 Err(Error::Ended) => break,

@@ -169,7 +169,10 @@ fn make_lanes(one: &Opened, of_one: Queues, other: &Opened, of_other: Queues) ->
             tx.len()
         );
         lanes.extend(
-            rx.into_iter().zip(tx).enumerate().map(|(at, (rx, tx))| (at * 2 + number, rx, tx)),
+            rx.into_iter()
+                .zip(tx)
+                .enumerate()
+                .map(|(at, (rx, tx))| Lane::new(at * 2 + number, &from.name, rx, tx, None)),
         );
     }
     if lanes.is_empty() {
@@ -179,8 +182,8 @@ fn make_lanes(one: &Opened, of_one: Queues, other: &Opened, of_other: Queues) ->
         );
     }
     // The two directions of a pair of queues side by side.
-    lanes.sort_by_key(|(number, ..)| *number);
-    Ok(lanes.into_iter().map(|(number, rx, tx)| Lane::new(number, rx, tx, None)).collect())
+    lanes.sort_by_key(Lane::number);
+    Ok(lanes)
 }
 
 /// Deals things to `count` workers, neighbours together.

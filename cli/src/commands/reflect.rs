@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     );
     let change: Change = if args.mac_only { reflect_macs } else { reflect_all };
     let workers = rx.into_iter().zip(tx).map(|(rx, tx)| {
-        let lane = Lane::new(0, rx, tx, Some(change));
+        let lane = Lane::new(0, &opened.name, rx, tx, Some(change));
         Box::new(move |run: &Run| work(vec![lane], run)) as Worker<Vec<Totals>>
     });
     let run = Arc::new(Run::new(args.run.count));

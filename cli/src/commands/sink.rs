@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
     let run = Arc::new(Run::new(args.run.count));
     let mut workers = Vec::new();
     for rx in queues {
-        let worker = Receiver { rx, totals: Totals::new()? };
+        let worker = Receiver { name: opened.name.clone(), rx, totals: Totals::new()? };
         workers.push(Box::new(move |run: &Run| worker.work(run)) as Worker<Totals>);
     }
     let stats = opened.stats.clone();
@@ -211,6 +211,7 @@ impl Totals {
 
 /// One worker.
 struct Receiver {
+    name: String,
     rx: RxQueue,
     totals: Totals,
 }
@@ -236,7 +237,9 @@ impl Receiver {
             run.settle(claimed, used);
             match received {
                 Ok(0) if ladder.poll_on() => {}
-                Ok(0) => ladder.sleep(&mut [&mut self.rx]).context("waiting for frames")?,
+                Ok(0) => {
+                    ladder.sleep(&mut [(&self.name, &mut self.rx)]).context("waiting for frames")?
+                }
                 Ok(_) => ladder.busy(),
                 Err(Error::Ended) => break,
                 Err(error) => return Err(error.into()),
@@ -296,7 +299,8 @@ mod tests {
             assert!(tx.send_one(pool.packet(frame).unwrap()).unwrap().is_none());
         }
         let run = Run::new(Some(count));
-        let (totals, result) = Receiver { rx, totals: Totals::new().unwrap() }.work(&run);
+        let (totals, result) =
+            Receiver { name: name.into(), rx, totals: Totals::new().unwrap() }.work(&run);
         result.unwrap();
         assert_eq!(run.ended_by(), EndedBy::Count);
         totals

@@ -35,31 +35,33 @@ impl Ladder {
         self.empty < SPINS
     }
 
-    /// Sleeps until something is there in one of the queues.
+    /// Sleeps until something is there in one of the queues, which stand with the names of their ports.
     ///
     /// # Errors
     /// The system's. What happened to a queue is said by its next `recv`.
-    pub fn sleep(&self, queues: &mut [&mut RxQueue]) -> Result<()> {
+    pub fn sleep(&self, queues: &mut [(&str, &mut RxQueue)]) -> Result<()> {
         match queues {
             [] => std::thread::sleep(Duration::from_millis(1)),
-            [queue] => {
+            [(name, queue)] => {
                 // An error comes again from recv, where it belongs to somebody.
-                note(queue.wait(SLEEP).unwrap_or(Wake::Ready));
+                note(name, queue.wait(SLEEP).unwrap_or(Wake::Ready));
             }
-            queues => {
-                let mut wakes = vec![Wake::Timeout; queues.len()];
-                wait_any(queues, &mut wakes, SLEEP)?;
-                wakes.into_iter().for_each(note);
+            several => {
+                let mut wakes = vec![Wake::Timeout; several.len()];
+                let mut queues: Vec<_> =
+                    several.iter_mut().map(|(_, queue)| &mut **queue).collect();
+                wait_any(&mut queues, &mut wakes, SLEEP)?;
+                several.iter().zip(wakes).for_each(|((name, _), wake)| note(name, wake));
             }
         }
         Ok(())
     }
 }
 
-fn note(wake: Wake) {
+fn note(name: &str, wake: Wake) {
     match wake {
-        Wake::LinkDown => tracing::warn!("a link went down"),
-        Wake::LinkUp => tracing::warn!("a link came up"),
+        Wake::LinkDown => tracing::warn!("{name}: the link went down"),
+        Wake::LinkUp => tracing::warn!("{name}: the link came up"),
         _ => {}
     }
 }
