@@ -32,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "wait.zero_polls",
         clauses: &["R10"],
-        about: "Waits with a timeout of zero, 1,000 times with nothing there, and once with a frame.",
+        about: "Waits with a timeout of zero, 20,000 times with nothing there, and once with a frame.",
         why: "A poll that sleeps a little makes a poll loop slow; one that misses a frame makes it deaf.",
         needs: &[Need::TwoWay],
         run: zero_polls,
@@ -162,11 +162,11 @@ fn times_out(ctx: &Ctx) -> Verdict {
 fn zero_polls(ctx: &Ctx) -> Verdict {
     let (mut a, mut b) = ctx.pair()?;
     let start = Instant::now();
-    for _ in 0..1000 {
+    for _ in 0..20_000 {
         same!(b.rx[0].wait(Duration::ZERO)?, Wake::Timeout, "a poll with nothing there");
     }
     let took = start.elapsed();
-    ensure!(took < PATIENCE, "1,000 polls took {took:?}: they sleep");
+    ensure!(took < PATIENCE, "20,000 polls took {took:?}: they sleep");
     a.send(&frames::run(b.mac(), 1, 60))?;
     // The frame may take its time to arrive; a wait knows when it has.
     same!(b.rx[0].wait(PATIENCE)?, Wake::Ready, "a wait for the frame");
