@@ -269,20 +269,13 @@ impl Packet {
         (self.offset, self.len) = (offset, len);
     }
 
-    /// Brings a shorter single-segment packet to `target` bytes with zeros (contract T5); false without tail room.
+    /// Brings a shorter packet to `target` bytes with zeros (contract T5); false without tail room.
     pub(crate) fn pad_to(&mut self, target: usize) -> bool {
+        if self.has(flags::CHAIN) {
+            return self.pad_chain(target);
+        }
         let len = self.len as usize;
         let Some(missing) = target.checked_sub(len) else { return true };
-        if self.has(flags::CHAIN) {
-            return match self.grow_tail(missing) {
-                Ok(tail) => {
-                    tail.fill(0);
-                    self.padding = missing as u8;
-                    true
-                }
-                Err(_) => false,
-            };
-        }
         if missing > self.frame_size() - self.offset as usize - len {
             return false;
         }
@@ -290,6 +283,19 @@ impl Packet {
         self.data_mut()[len..].fill(0);
         self.padding = missing as u8;
         true
+    }
+
+    #[cold]
+    fn pad_chain(&mut self, target: usize) -> bool {
+        let Some(missing) = target.checked_sub(self.len()) else { return true };
+        match self.grow_tail(missing) {
+            Ok(tail) => {
+                tail.fill(0);
+                self.padding = missing as u8;
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Takes the padding off again, of a packet that was not accepted after all.

@@ -128,6 +128,25 @@ fn padding_is_zero_and_comes_off_again() {
     assert!(packet.pad_to(60) && packet.len() == 78);
 }
 
+#[test]
+fn chains_are_padded_behind_their_last_segment() {
+    let pool = pool(2);
+    let dirty = [pool.packet(&[0xff; 448]), pool.packet(&[0xff; 448])];
+    drop(dirty);
+    for (first, second) in [(14, 2), (1, 30), (30, 29), (59, 1)] {
+        let mut packet = pool.packet(&vec![1; first]).unwrap();
+        packet.append(pool.packet(&vec![2; second]).unwrap()).unwrap();
+        let bytes = |packet: &Packet| packet.segments().flatten().copied().collect::<Vec<u8>>();
+        let before = bytes(&packet);
+        assert!(packet.pad_to(60));
+        assert_eq!((packet.len(), bytes(&packet).len()), (60, 60));
+        assert!(bytes(&packet).starts_with(&before));
+        assert!(bytes(&packet)[before.len()..].iter().all(|byte| *byte == 0));
+        packet.unpad();
+        assert_eq!(bytes(&packet), before);
+    }
+}
+
 proptest! {
     /// Whatever is done to a packet, its bytes are those of a vector to which the same is done, and no frame is lost.
     #[test]
