@@ -167,13 +167,12 @@ impl Side {
     /// # Errors
     /// If none comes in time.
     pub fn receive_packets(&mut self) -> Verdict<Burst> {
-        let deadline = Instant::now() + PATIENCE;
         let mut burst = Burst::new();
         loop {
             if self.rx[0].recv(&mut burst)? > 0 {
                 return Ok(burst);
             }
-            match self.rx[0].wait(deadline.saturating_duration_since(Instant::now()))? {
+            match woken(&mut self.rx[0])? {
                 Wake::Timeout => return Err(Failure(format!("nothing came for {PATIENCE:?}"))),
                 Wake::Ended => return Err(Failure("the input has ended".into())),
                 // A change of the link, a signal: look again.
@@ -283,6 +282,22 @@ impl Side {
             self.rx[0].wait(left)?;
         }
     }
+}
+
+/// Waits on a queue. A wait that says that something is there when its time is over has slept over it: that is the
+/// look after the last tick, and not a wake-up.
+///
+/// # Errors
+/// Those of `wait`, and if something was slept over.
+pub fn woken(rx: &mut RxQueue) -> Verdict<Wake> {
+    let start = Instant::now();
+    let wake = rx.wait(PATIENCE)?;
+    if wake != Wake::Timeout && start.elapsed() >= PATIENCE {
+        return Err(Failure(format!(
+            "{wake:?} was slept over: it came when the wait's time was over"
+        )));
+    }
+    Ok(wake)
 }
 
 /// The bytes of a packet, all segments.

@@ -9,7 +9,7 @@ use anyport::{Burst, Packet, Pool, RxQueue, TxQueue};
 use crate::case::{Case, Failure, Need, Verdict};
 use crate::ctx::{Ctx, PATIENCE};
 use crate::frames::{self, Flow};
-use crate::side::Side;
+use crate::side::{Side, woken};
 use crate::{ensure, same};
 
 pub(super) const CASES: &[&[Case]] = &[&[
@@ -132,7 +132,8 @@ fn as_many_as_declared(ctx: &Ctx) -> Verdict {
     Ok(())
 }
 
-/// Sends three frames of each flow, flow by flow on transmit queues in turn; what came by which queue.
+/// Sends three frames of each flow, flow by flow on transmit queues in turn; what came by which queue. The second time
+/// the flows come in another order, so that who deals them out in turn is found out.
 fn pass_flows(a: &mut Side, b: &mut Side, flows: u16) -> Verdict<Vec<(usize, Packet)>> {
     let queues = a.tx.len();
     let mut arrived = Vec::new();
@@ -141,7 +142,10 @@ fn pass_flows(a: &mut Side, b: &mut Side, flows: u16) -> Verdict<Vec<(usize, Pac
             for queue in 0..queues {
                 let mine =
                     (first..(first + 20).min(flows)).filter(|f| usize::from(*f) % queues == queue);
-                let frames: Vec<_> = mine.map(|flow| of_flow(b.mac(), flow, number)).collect();
+                let mut frames: Vec<_> = mine.map(|flow| of_flow(b.mac(), flow, number)).collect();
+                if number == 1 {
+                    frames.reverse();
+                }
                 let mut burst = a.burst(&frames)?;
                 a.send_burst(queue, &mut burst)?;
             }
@@ -287,7 +291,7 @@ fn receive_all(rx: &mut RxQueue, count: u32, received: &AtomicU64) -> Verdict {
     let mut burst = Burst::new();
     let mut next = 0;
     while next < count {
-        rx.wait(PATIENCE)?;
+        woken(rx)?;
         rx.recv(&mut burst)?;
         for packet in burst.drain() {
             same!(frames::number(packet.data()), Some(next), "the next frame");
@@ -339,7 +343,7 @@ fn handed_over(ctx: &Ctx) -> Verdict {
         let handed = std::thread::spawn(move || {
             let packet = pool.packet(&frame).ok_or("the pool is empty")?;
             ensure!(tx.send_one(packet)?.is_none(), "the frame was not accepted");
-            rx.wait(PATIENCE)?;
+            woken(&mut rx)?;
             Ok((rx, tx))
         });
         (rx, tx) = handed.join().map_err(|_| Failure("a thread panicked".into()))??;

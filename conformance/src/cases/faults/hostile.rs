@@ -8,7 +8,7 @@ use anyport::{Burst, Error, Pool, Port, Registry};
 use crate::case::{Case, Verdict};
 use crate::ctx::{Ctx, PATIENCE};
 use crate::hostile::{Hostile, LENGTHS, Lie, OWN};
-use crate::side::bytes;
+use crate::side::{bytes, woken};
 use crate::{ensure, frames, refused, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -81,7 +81,7 @@ fn lengths(ctx: &Ctx) -> Verdict {
         let mut port = registry.open_with(&format!("{name},max_segments={segments}"), &pool)?;
         let mut rx = port.start()?.into_pair().0;
         let mut burst = Burst::new();
-        same!(rx.wait(PATIENCE)?, anyport::Wake::Ready, "what a wait says");
+        same!(woken(&mut rx)?, anyport::Wake::Ready, "what a wait says");
         let mut found = Vec::new();
         while rx.recv(&mut burst)? > 0 {
             for packet in burst.drain() {
@@ -122,6 +122,25 @@ fn places(_: &Ctx) -> Verdict {
         number ^= number << 17;
         number
     };
+    let one = region.lend(all.pop().ok_or("the pool is empty")?).map_err(|_| "not lent")?;
+    // SAFETY: the frame was lent just now, nobody writes to it, and all but the last of these give nothing.
+    let packet = unsafe {
+        let limits = [
+            (FRAMES, 0, 0),
+            (u32::MAX, 0, 0),
+            (one, 1, 2048),
+            (one, 0, 2049),
+            (one, 2049, 0),
+            (one, usize::MAX, 1),
+            (one, 1, usize::MAX),
+        ];
+        for (index, offset, length) in limits {
+            let taken = region.take_back(index, offset, length);
+            ensure!(taken.is_none(), "frame {index} of {FRAMES}, {length} bytes at {offset}");
+        }
+        region.take_back(one, 0, 2048)
+    };
+    all.push(packet.ok_or("a whole frame was refused")?);
     let (mut inside, mut refused) = (0, 0);
     for round in 0..20_000 {
         let packet = all.pop().ok_or("a frame was lost")?;

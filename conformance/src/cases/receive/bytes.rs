@@ -7,6 +7,7 @@ use anyport::{Burst, Wake};
 use crate::case::{Case, Need, Verdict};
 use crate::ctx::{Ctx, End};
 use crate::frames::Flow;
+use crate::side::woken;
 use crate::{ensure, frames, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -78,7 +79,7 @@ fn never_blocks_and_adds(ctx: &Ctx) -> Verdict {
     let mut all = Vec::new();
     while all.len() < frames.len() {
         // Receives into what room there is; a full burst takes nothing.
-        b.rx[0].wait(crate::PATIENCE)?;
+        woken(&mut b.rx[0])?;
         let before = burst.len();
         let added = b.rx[0].recv(&mut burst)?;
         same!(burst.len(), before + added, "the burst's length, and what recv said that it added");
@@ -117,7 +118,7 @@ fn bursts_of_any_size(ctx: &Ctx) -> Verdict {
         let mut burst = Burst::with_capacity(places);
         let mut all = Vec::new();
         while all.len() < frames.len() {
-            same!(b.rx[0].wait(crate::PATIENCE)?, Wake::Ready, "wait for {places} at once");
+            same!(woken(&mut b.rx[0])?, Wake::Ready, "wait for {places} at once");
             let added = b.rx[0].recv(&mut burst)?;
             same!(burst.len(), added, "what recv said that it added to an empty burst");
             all.extend(burst.drain().map(|packet| packet.data().to_vec()));

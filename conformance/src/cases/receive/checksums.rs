@@ -102,6 +102,14 @@ fn unfinished_follow_the_link(ctx: &Ctx) -> Verdict {
     Ok(())
 }
 
+/// A frame whose pseudo header's sum and right checksum are both 0xffff: the number 0, which has another form.
+fn of_ones(kind: Headers, to: anyport::MacAddr) -> Vec<u8> {
+    let mut flow = Flow { from: [10, 1, 0, 0], ..Flow::nth(3) };
+    let missing = 0xffff - kind.pseudo(&kind.frame(to, flow, &[1; 30]));
+    flow.from[2..].copy_from_slice(&missing.to_be_bytes());
+    kind.with_checksum(kind.frame(to, flow, &[1; 30]), 0xffff)
+}
+
 fn finished_stay(ctx: &Ctx) -> Verdict {
     let (mut a, mut b) = ctx.pair_with("", "finish_checksums=on")?;
     let mut sent = Vec::new();
@@ -119,6 +127,7 @@ fn finished_stay(ctx: &Ctx) -> Verdict {
         sent.extend([frame, colliding]);
         sent.extend(damaged);
     }
+    sent.extend([Headers::UDP, Headers::TCP].map(|kind| of_ones(kind, b.mac())));
     let sent: Vec<_> = sent.into_iter().map(frames::padded).collect();
     let arrived = a.pass_to(&mut b, &sent)?;
     same!(arrived.len(), sent.len(), "frames that arrived");

@@ -35,6 +35,14 @@ pub(super) const CASES: &[Case] = &[
         run: overload_is_counted,
     },
     Case {
+        name: "receive.overload_between_ports_of_one_pool",
+        clauses: &["R8", "S1", "P1"],
+        about: "The same between two ports that share a pool, as a forwarder's do; in the end every frame is back in it.",
+        why: "Where frames are handed over instead of copied, a full ring must still cost only the frames that are counted.",
+        needs: &[Need::TwoWay, Need::ExactDrops],
+        run: overload_of_one_pool,
+    },
+    Case {
         name: "receive.overload_does_not_stall_the_sender",
         clauses: &["R8", "T3"],
         about: "Sends 50,000 frames to a port that is started and never receives; every one must be accepted.",
@@ -101,7 +109,7 @@ fn given_back_while_waiting(ctx: &Ctx) -> Verdict {
     let (_port, mut rx, _tx, _) = b.into_parts();
     let mut rx = rx.swap_remove(0);
     let waiting = Worker::start(move || {
-        let wake = rx.wait(PATIENCE);
+        let wake = rx.wait(3 * PATIENCE);
         let mut burst = Burst::new();
         let got = rx.recv(&mut burst);
         (wake, got, burst.pop_front().and_then(|packet| frames::number(packet.data())))
@@ -123,9 +131,30 @@ fn given_back_while_waiting(ctx: &Ctx) -> Verdict {
 }
 
 fn overload_is_counted(ctx: &Ctx) -> Verdict {
-    let ring = ctx.capability(End::B).rx_ring;
-    let ring = 64.clamp(ring.min, ring.max);
+    let ring = small_ring(ctx);
     let (mut a, mut b) = ctx.pair_with("", &format!("rx_ring={ring}"))?;
+    overload(&mut a, &mut b, ring)
+}
+
+fn overload_of_one_pool(ctx: &Ctx) -> Verdict {
+    let ring = small_ring(ctx);
+    let pool = ctx.pool(4096)?;
+    let mut a = ctx.start_with(End::A, "", &pool)?;
+    let mut b = ctx.start_with(End::B, &format!("rx_ring={ring}"), &pool)?;
+    ctx.settle(&a, &b)?;
+    overload(&mut a, &mut b, ring)?;
+    drop((a, b));
+    same!(pool.free(), pool.capacity(), "frames that came back");
+    Ok(())
+}
+
+fn small_ring(ctx: &Ctx) -> u32 {
+    let ring = ctx.capability(End::B).rx_ring;
+    64.clamp(ring.min, ring.max)
+}
+
+/// Sends much more than the receive ring holds, three times.
+fn overload(a: &mut Side, b: &mut Side, ring: u32) -> Verdict {
     for round in 0..3 {
         let before = b.counters().rx_dropped();
         let sent = frames::run(b.mac(), 8 * ring, 60);
@@ -134,7 +163,7 @@ fn overload_is_counted(ctx: &Ctx) -> Verdict {
             let arrived = b.take()?;
             Ok((!arrived.is_empty()).then_some(arrived))
         })?;
-        a.mark(&mut b, &mut arrived)?;
+        a.mark(b, &mut arrived)?;
         let counters = b.counters();
         let dropped = counters.rx_dropped() - before;
         same!(
@@ -151,7 +180,7 @@ fn overload_is_counted(ctx: &Ctx) -> Verdict {
             last = number;
         }
         let calm = frames::run(b.mac(), 100, 60);
-        ensure!(a.pass_to(&mut b, &calm)? == calm, "round {round}: afterwards frames were lost");
+        ensure!(a.pass_to(b, &calm)? == calm, "round {round}: afterwards frames were lost");
     }
     Ok(())
 }

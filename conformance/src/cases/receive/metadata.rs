@@ -8,6 +8,7 @@ use anyport::{Burst, Packet, Pool};
 use crate::case::{Case, Need, Verdict};
 use crate::ctx::{Ctx, End};
 use crate::frames::{self, Flow};
+use crate::side::bytes;
 use crate::{ensure, ip, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -19,6 +20,14 @@ pub(super) const CASES: &[Case] = &[
         why: "A packet that is handed over with its old mark or tag is treated by the application as somebody else's.",
         needs: &[Need::TwoWay],
         run: nothing_of_the_sender,
+    },
+    Case {
+        name: "receive.nothing_of_what_a_chain_was",
+        clauses: &["R9"],
+        about: "The same with chains of two segments, between ports with a pool each and between ports of one pool.",
+        why: "Chains take another way through the port than frames in one piece.",
+        needs: &[Need::TwoWay, Need::Segments(2)],
+        run: nothing_of_a_chain,
     },
     Case {
         name: "receive.nothing_of_an_earlier_reception",
@@ -107,6 +116,31 @@ fn nothing_of_the_sender(ctx: &Ctx) -> Verdict {
             None => frame.clone(),
         };
         same!(packet.data(), &frames::padded(expected)[..], "the bytes in round {round}");
+    }
+    Ok(())
+}
+
+fn nothing_of_a_chain(ctx: &Ctx) -> Verdict {
+    let shared = shared_pool(ctx, 64)?;
+    for pool_a in [shared_pool(ctx, 64)?, shared.clone()] {
+        let mut a = ctx.start_with(End::A, "max_segments=2", &pool_a)?;
+        let mut b = ctx.start_with(End::B, "max_segments=2", &shared)?;
+        ctx.settle(&a, &b)?;
+        for round in 0..100 {
+            let frame = frames::numbered(b.mac(), round, 200);
+            let none = "the pool is empty";
+            let mut packet = pool_a.packet(&frame[..100]).ok_or(none)?;
+            packet
+                .append(pool_a.packet(&frame[100..]).ok_or(none)?)
+                .map_err(|_| "a chain in one pool was refused")?;
+            burden(&mut packet, TxRequests::default());
+            ensure!(a.tx[0].send_one(packet)?.is_none(), "a chain was not accepted");
+            let mut packet = b.receive_packet()?;
+            same!(bytes(&packet), frame, "the bytes in round {round}");
+            // How many pieces it comes in is the receiving port's affair.
+            packet.linearize()?;
+            is_bare(&packet)?;
+        }
     }
     Ok(())
 }

@@ -51,6 +51,14 @@ pub(super) const CASES: &[Case] = &[
         run: other_shapes_are_padded,
     },
     Case {
+        name: "transmit.short_chains_are_padded",
+        clauses: &["T5"],
+        about: "Sends chains of two segments that are shorter than 60 bytes on a port that takes chains as they are.",
+        why: "Padding goes behind the last segment, and there are other people's bytes there, too.",
+        needs: &[Need::TwoWay, Need::Segments(2)],
+        run: short_chains_are_padded,
+    },
+    Case {
         name: "transmit.chains_cut_anywhere_arrive_whole",
         clauses: &["T2", "T4"],
         about: "Sends one frame as chains of two segments that are cut at every place of its headers.",
@@ -227,6 +235,22 @@ fn chain(pool: &Pool, frame: &[u8], at: usize) -> Verdict<Packet> {
     let rest = pool.packet(&frame[at..]).ok_or(none)?;
     packet.append(rest).map_err(|_| "a chain in one pool was refused")?;
     Ok(packet)
+}
+
+fn short_chains_are_padded(ctx: &Ctx) -> Verdict {
+    let (mut a, mut b) = ctx.pair_with("max_segments=2", "")?;
+    soil(a.pool())?;
+    for length in 16..=60 {
+        let frame = frames::numbered(b.mac(), length as u32, length.max(18))[..length].to_vec();
+        for at in [1, 14, length - 1] {
+            let packet = chain(a.pool(), &frame, at)?;
+            let left = a.tx[0].send_one(packet)?;
+            ensure!(left.is_none(), "{length} bytes cut at {at} were not accepted");
+            let arrived = b.receive(1)?;
+            same!(arrived, [frames::padded(frame.clone())], "{length} bytes cut at {at}");
+        }
+    }
+    Ok(())
 }
 
 fn other_shapes_are_padded(ctx: &Ctx) -> Verdict {

@@ -7,6 +7,7 @@ use anyport::{Armed, Burst, Error, Wake};
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, PATIENCE};
 use crate::own::Worker;
+use crate::side::woken;
 use crate::{frames, refused, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -32,19 +33,21 @@ fn ends_after_its_last_frame(ctx: &Ctx) -> Verdict {
     let (mut a, mut b) = ctx.pair()?;
     let sent = frames::run(b.mac(), 100, 60);
     a.send(&sent)?;
-    same!(b.rx[0].wait(PATIENCE)?, Wake::Ready, "a wait with frames there");
+    same!(woken(&mut b.rx[0])?, Wake::Ready, "a wait with frames there");
     ctx.wires().end_input(End::B)?;
     let mut burst = Burst::with_capacity(7);
-    let mut arrived = Vec::new();
+    b.rx[0].recv(&mut burst)?;
+    same!(b.rx[0].recv(&mut burst)?, 0, "recv into a full burst, with frames left");
+    let mut arrived: Vec<_> = burst.drain().map(|packet| packet.data().to_vec()).collect();
     while arrived.len() < sent.len() {
-        same!(b.rx[0].wait(PATIENCE)?, Wake::Ready, "a wait with frames left");
+        same!(woken(&mut b.rx[0])?, Wake::Ready, "a wait with frames left");
         b.rx[0].recv(&mut burst)?;
         arrived.extend(burst.drain().map(|packet| packet.data().to_vec()));
     }
     same!(arrived, sent, "what arrived before the end");
     for _ in 0..3 {
         refused!(b.rx[0].recv(&mut burst), Error::Ended, "recv after the last frame");
-        same!(b.rx[0].wait(PATIENCE)?, Wake::Ended, "wait after the last frame");
+        same!(woken(&mut b.rx[0])?, Wake::Ended, "wait after the last frame");
         same!(b.rx[0].wait(Duration::ZERO)?, Wake::Ended, "a poll after the last frame");
         same!(b.rx[0].arm()?, Armed::Ready, "arm after the last frame");
     }
@@ -59,7 +62,7 @@ fn an_end_ends_a_wait(ctx: &Ctx) -> Verdict {
     let (a, b) = ctx.pair()?;
     let ((_port_a, mut a, ..), (_port_b, mut b, ..)) = (a.into_parts(), b.into_parts());
     let (mut a, mut b) = (a.swap_remove(0), b.swap_remove(0));
-    let waiting = Worker::start(move || b.wait(PATIENCE))?;
+    let waiting = Worker::start(move || b.wait(3 * PATIENCE))?;
     waiting.asleep()?;
     ctx.wires().end_input(End::B)?;
     same!(waiting.join()??, Wake::Ended, "a wait during which the input ended");

@@ -7,6 +7,7 @@ use anyport::{Burst, Wake, wait_any};
 
 use crate::case::{Case, Need, Verdict};
 use crate::ctx::{Ctx, PATIENCE};
+use crate::side::woken;
 use crate::{ensure, frames, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -76,11 +77,11 @@ fn all_are_reported(ctx: &Ctx) -> Verdict {
     for (at_a, at_b) in [(false, false), (true, false), (false, true), (true, true)] {
         if at_a {
             b.send(&frames::run(to_a, 3, 60))?;
-            same!(a.rx[0].wait(PATIENCE)?, ready, "the frames at the first port");
+            same!(woken(&mut a.rx[0])?, ready, "the frames at the first port");
         }
         if at_b {
             a.send(&frames::run(to_b, 3, 60))?;
-            same!(b.rx[0].wait(PATIENCE)?, ready, "the frames at the second port");
+            same!(woken(&mut b.rx[0])?, ready, "the frames at the second port");
         }
         let timeout = if at_a || at_b { PATIENCE } else { Duration::from_millis(20) };
         let mut wakes = [Wake::Ended; 2];

@@ -8,7 +8,7 @@ use anyport::{Burst, RxQueue, Wake};
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, PATIENCE};
 use crate::own::{NoOpHandler, Worker};
-use crate::side::Side;
+use crate::side::{Side, woken};
 use crate::{ensure, frames, refused, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -112,6 +112,10 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
+/// How long a thread of its own waits: longer than the case waits for the thread, so that a wait which is not woken does
+/// not end just in time.
+const SLEEP: Duration = PATIENCE.saturating_mul(3);
+
 /// Parts of a side, so that its receive queue can be waited on by another thread.
 fn apart(side: Side) -> (anyport::Port, RxQueue) {
     let (port, mut rx, ..) = side.into_parts();
@@ -120,7 +124,7 @@ fn apart(side: Side) -> (anyport::Port, RxQueue) {
 
 /// A thread that waits once.
 fn waiting(mut rx: RxQueue) -> Verdict<Worker<(anyport::Result<Wake>, RxQueue)>> {
-    let waiting = Worker::start(move || (rx.wait(PATIENCE), rx))?;
+    let waiting = Worker::start(move || (rx.wait(SLEEP), rx))?;
     waiting.asleep()?;
     Ok(waiting)
 }
@@ -136,7 +140,7 @@ fn returns_for_a_frame(ctx: &Ctx) -> Verdict {
         let wake;
         (wake, rx) = waiting.join()?;
         same!(wake?, Wake::Ready, "what the wait returned");
-        same!(rx.wait(PATIENCE)?, Wake::Ready, "what it returns until the frame is received");
+        same!(woken(&mut rx)?, Wake::Ready, "what it returns until the frame is received");
         let mut burst = Burst::new();
         same!(rx.recv(&mut burst)?, 1, "frames after Ready");
         same!(burst[0].data(), &frame[..], "the frame");
@@ -169,7 +173,7 @@ fn zero_polls(ctx: &Ctx) -> Verdict {
     ensure!(took < PATIENCE, "20,000 polls took {took:?}: they sleep");
     a.send(&frames::run(b.mac(), 1, 60))?;
     // The frame may take its time to arrive; a wait knows when it has.
-    same!(b.rx[0].wait(PATIENCE)?, Wake::Ready, "a wait for the frame");
+    same!(woken(&mut b.rx[0])?, Wake::Ready, "a wait for the frame");
     same!(b.rx[0].wait(Duration::ZERO)?, Wake::Ready, "a poll with a frame there");
     b.receive_packet()?;
     same!(b.rx[0].wait(Duration::ZERO)?, Wake::Timeout, "a poll after it was received");
@@ -201,12 +205,12 @@ fn frames_stay_in_order(ctx: &Ctx) -> Verdict {
     let mut burst = Burst::with_capacity(3);
     for chunk in sent.chunks(10) {
         a.send(chunk)?;
-        same!(b.rx[0].wait(PATIENCE)?, Wake::Ready, "a wait with frames there");
+        same!(woken(&mut b.rx[0])?, Wake::Ready, "a wait with frames there");
         b.rx[0].recv(&mut burst)?;
         arrived.extend(burst.drain().map(|packet| packet.data().to_vec()));
     }
     while arrived.len() < sent.len() {
-        same!(b.rx[0].wait(PATIENCE)?, Wake::Ready, "a wait for the rest");
+        same!(woken(&mut b.rx[0])?, Wake::Ready, "a wait for the rest");
         ensure!(b.rx[0].recv(&mut burst)? > 0, "nothing came after Ready");
         arrived.extend(burst.drain().map(|packet| packet.data().to_vec()));
     }
@@ -260,7 +264,7 @@ fn no_frame_in_the_gap(ctx: &Ctx) -> Verdict {
         |number| a.send(&[frames::numbered(to, number, 60)]),
         |number| {
             while rx.recv(&mut burst)? == 0 {
-                let wake = rx.wait(PATIENCE)?;
+                let wake = woken(rx)?;
                 same!(wake, Wake::Ready, "what the wait returned in round {number}");
             }
             let found: Vec<_> = burst.drain().map(|p| frames::number(p.data())).collect();
@@ -282,7 +286,7 @@ fn no_waker_in_the_gap(ctx: &Ctx) -> Verdict {
             Ok(())
         },
         |number| {
-            same!(rx.wait(PATIENCE)?, Wake::Waker, "what the wait returned in round {number}");
+            same!(woken(rx)?, Wake::Waker, "what the wait returned in round {number}");
             same!(rx.wait(Duration::ZERO)?, Wake::Timeout, "what the next one returned");
             Ok(())
         },
@@ -297,7 +301,7 @@ fn returns_for_a_waker(ctx: &Ctx) -> Verdict {
     // Before the wait; twice is once.
     waker.wake();
     waker.wake();
-    same!(rx.wait(PATIENCE)?, Wake::Waker, "a wait after the waker was called");
+    same!(woken(&mut rx)?, Wake::Waker, "a wait after the waker was called");
     same!(rx.wait(Duration::from_millis(1))?, Wake::Timeout, "the wait after that");
     for _ in 0..20 {
         let waiting = waiting(rx)?;
