@@ -10,7 +10,8 @@ use anyport::driver::{
     TxDriver,
 };
 use anyport::{
-    Burst, Capability, Counters, Error, Link, MacAddr, Packet, PoolCache, PortCounters, Result,
+    Burst, Capability, Counters, Error, Link, MacAddr, Packet, Pool, PoolCache, PortCounters,
+    Result,
 };
 
 use crate::frames;
@@ -20,6 +21,8 @@ use crate::frames;
 pub enum Lie {
     /// The length of what it has received: each of [`LENGTHS`] once.
     Lengths,
+    /// How many pieces a frame has: one of 100 bytes in each of [`SEGMENTS`].
+    Segments,
     /// Its counters: all ones.
     Counters,
     /// Its address: all ones.
@@ -41,6 +44,9 @@ pub enum Lie {
 /// The lengths of frames that the device claims to have received.
 pub const LENGTHS: [usize; 14] =
     [0, 1, 13, 14, 59, 60, 1514, 1515, 1518, 1519, 1791, 1792, 5000, 65_535];
+
+/// The pieces in which it claims to have received a frame.
+pub const SEGMENTS: [usize; 6] = [1, 2, 3, 4, 30, 100];
 
 /// The backend `hostile`: one device.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +73,30 @@ impl Backend for Hostile {
     }
 }
 
+/// The frame that is received for a claim of that length.
+pub fn frame(length: usize) -> Vec<u8> {
+    let mut frame = frames::numbered(OWN, length as u32, length.max(18));
+    frame.truncate(length);
+    frame
+}
+
+fn in_pieces(pool: &Pool, count: usize) -> Option<Packet> {
+    let frame = frame(100);
+    let mut pieces = frame.chunks(frame.len().div_ceil(count));
+    let mut packet = pool.packet(pieces.next()?)?;
+    pieces.try_for_each(|piece| packet.append(pool.packet(piece)?).ok())?;
+    Some(packet)
+}
+
 impl Hostile {
+    fn claims(self) -> &'static [usize] {
+        match self.0 {
+            Lie::Lengths => &LENGTHS,
+            Lie::Segments => &SEGMENTS,
+            _ => &[],
+        }
+    }
+
     fn fails<T>(self, otherwise: T) -> Result<T> {
         match self.0 {
             Lie::Calls => {
@@ -94,7 +123,7 @@ impl PortDriver for Hostile {
 
     fn start(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
         let count = |asked: u16| if self.0 == Lie::Queues { asked - 1 } else { asked };
-        let rx = |_| Box::new(HostileRx(*self, LENGTHS.to_vec())) as Box<dyn RxDriver>;
+        let rx = |_| Box::new(HostileRx(*self, Vec::from(self.claims()))) as Box<dyn RxDriver>;
         let tx = |_| Box::new(HostileTx(*self, Vec::new())) as Box<dyn TxDriver>;
         Ok(DriverQueues {
             rx: (0..count(setup.rx_queues)).map(rx).collect(),
@@ -134,16 +163,15 @@ struct HostileRx(Hostile, Vec<usize>);
 impl RxDriver for HostileRx {
     fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()> {
         self.0.fails(())?;
-        if self.0.0 != Lie::Lengths {
-            return Ok(());
-        }
         while !burst.is_full()
-            && let Some(length) = self.1.pop()
+            && let Some(claim) = self.1.pop()
         {
-            let mut frame = frames::numbered(OWN, length as u32, length.max(18));
-            frame.truncate(length);
-            // As many segments as it takes.
-            if let Some(packet) = pool.pool().packet(&frame) {
+            let packet = match self.0.0 {
+                Lie::Segments => in_pieces(pool.pool(), claim),
+                // As many segments as it takes.
+                _ => pool.pool().packet(&frame(claim)),
+            };
+            if let Some(packet) = packet {
                 let _ = burst.push(packet);
             }
         }

@@ -7,7 +7,7 @@ use anyport::{Burst, Error, Pool, Port, Registry};
 
 use crate::case::{Case, Verdict};
 use crate::ctx::{Ctx, PATIENCE};
-use crate::hostile::{Hostile, LENGTHS, Lie, OWN};
+use crate::hostile::{self, Hostile, LENGTHS, Lie, OWN, SEGMENTS};
 use crate::side::{bytes, woken};
 use crate::{ensure, frames, refused, same};
 
@@ -20,6 +20,15 @@ pub(super) const CASES: &[Case] = &[
         why: "A length that is believed is a read beyond the frame, in every program at once.",
         needs: &[],
         run: lengths,
+    },
+    Case {
+        name: "faults.a_device_lies_about_pieces",
+        clauses: &["F8", "R4"],
+        about: "A device delivers frames of 100 bytes in up to 100 pieces to ports that take one or two: they come in no more, \
+                and whole.",
+        why: "An application that was not configured for chains looks at the first piece only.",
+        needs: &[],
+        run: pieces,
     },
     Case {
         name: "faults.a_device_lies_about_places",
@@ -85,8 +94,7 @@ fn lengths(ctx: &Ctx) -> Verdict {
         let mut found = Vec::new();
         while rx.recv(&mut burst)? > 0 {
             for packet in burst.drain() {
-                let mut expected = frames::numbered(OWN, packet.len() as u32, packet.len().max(18));
-                expected.truncate(packet.len());
+                let expected = hostile::frame(packet.len());
                 ensure!(bytes(&packet) == expected, "{} bytes were changed", packet.len());
                 same!(packet.segment_count(), 1, "segments of {} bytes", packet.len());
                 found.push(packet.len());
@@ -100,6 +108,25 @@ fn lengths(ctx: &Ctx) -> Verdict {
         same!(counters.rx_too_long, Some(rest), "frames counted as too long");
         drop(rx);
         port.close()?;
+        same!(pool.free(), 256, "frames that came back");
+    }
+    Ok(())
+}
+
+fn pieces(ctx: &Ctx) -> Verdict {
+    for segments in [1, 2] {
+        let (registry, name, pool) = device(ctx, Lie::Segments)?;
+        let mut port = registry.open_with(&format!("{name},max_segments={segments}"), &pool)?;
+        let mut rx = port.start()?.into_pair().0;
+        let mut burst = Burst::new();
+        rx.recv(&mut burst)?;
+        same!(burst.len(), SEGMENTS.len(), "frames that were delivered");
+        for packet in &burst {
+            let count = packet.segment_count();
+            ensure!(count <= segments, "{count} segments where {segments} are configured");
+            ensure!(bytes(packet) == hostile::frame(100), "a frame in pieces was changed");
+        }
+        drop((burst, rx, port));
         same!(pool.free(), 256, "frames that came back");
     }
     Ok(())

@@ -43,6 +43,15 @@ pub(super) const CASES: &[Case] = &[
         run: finished_stay,
     },
     Case {
+        name: "receive.unfinished_sctp_is_finished",
+        clauses: &["R3"],
+        about: "Sends SCTP packets whose checksum is 0, as a kernel leaves it, right ones, and damaged ones, to a port with \
+                finish_checksums=on.",
+        why: "SCTP does not survive a forwarder either, and its checksum is another.",
+        needs: &[Need::TwoWay],
+        run: sctp,
+    },
+    Case {
         name: "receive.what_has_no_checksum_stays",
         clauses: &["R3"],
         about: "Sends fragments, UDP without a checksum, other protocols, and IP packets that are cut off, to a port with \
@@ -133,6 +142,21 @@ fn finished_stay(ctx: &Ctx) -> Verdict {
     same!(arrived.len(), sent.len(), "frames that arrived");
     for (found, frame) in arrived.iter().zip(&sent) {
         same!(found, frame, "a frame with a finished checksum");
+    }
+    Ok(())
+}
+
+fn sctp(ctx: &Ctx) -> Verdict {
+    let (mut a, mut b) = ctx.pair_with("", "finish_checksums=on")?;
+    let field = Headers::UDP.l4() + 8;
+    for length in [16, 100, 1000] {
+        let right = ip::sctp(b.mac(), Flow::nth(1), &vec![0x77; length]);
+        let (mut zero, mut damaged) = (right.clone(), right.clone());
+        zero[field..field + 4].fill(0);
+        damaged[field] ^= 0x40;
+        let sent = [zero, right.clone(), damaged.clone()].map(frames::padded);
+        let expected = [right.clone(), right, damaged].map(frames::padded);
+        same!(a.pass_to(&mut b, &sent)?, expected, "SCTP with {length} bytes of chunks");
     }
     Ok(())
 }

@@ -120,6 +120,15 @@ fn nothing_of_the_sender(ctx: &Ctx) -> Verdict {
     Ok(())
 }
 
+/// The frame in two segments.
+fn chain(pool: &Pool, frame: &[u8]) -> Verdict<Packet> {
+    let none = "the pool is empty";
+    let mut packet = pool.packet(&frame[..100]).ok_or(none)?;
+    let rest = pool.packet(&frame[100..]).ok_or(none)?;
+    packet.append(rest).map_err(|_| "a chain in one pool was refused")?;
+    Ok(packet)
+}
+
 fn nothing_of_a_chain(ctx: &Ctx) -> Verdict {
     let shared = shared_pool(ctx, 64)?;
     for pool_a in [shared_pool(ctx, 64)?, shared.clone()] {
@@ -127,19 +136,24 @@ fn nothing_of_a_chain(ctx: &Ctx) -> Verdict {
         let mut b = ctx.start_with(End::B, "max_segments=2", &shared)?;
         ctx.settle(&a, &b)?;
         for round in 0..100 {
-            let frame = frames::numbered(b.mac(), round, 200);
-            let none = "the pool is empty";
-            let mut packet = pool_a.packet(&frame[..100]).ok_or(none)?;
-            packet
-                .append(pool_a.packet(&frame[100..]).ok_or(none)?)
-                .map_err(|_| "a chain in one pool was refused")?;
-            burden(&mut packet, TxRequests::default());
-            ensure!(a.tx[0].send_one(packet)?.is_none(), "a chain was not accepted");
-            let mut packet = b.receive_packet()?;
-            same!(bytes(&packet), frame, "the bytes in round {round}");
-            // How many pieces it comes in is the receiving port's affair.
-            packet.linearize()?;
-            is_bare(&packet)?;
+            let sent = frames::run(b.mac(), 3, 200 + round);
+            let mut burst = Burst::with_capacity(3);
+            for frame in &sent {
+                let mut packet = chain(&pool_a, frame)?;
+                burden(&mut packet, TxRequests::default());
+                let _ = burst.push(packet);
+            }
+            a.send_burst(0, &mut burst)?;
+            let mut arrived = Vec::new();
+            while arrived.len() < sent.len() {
+                for mut packet in b.receive_packets()?.drain() {
+                    arrived.push(bytes(&packet));
+                    // How many pieces it comes in is the receiving port's affair.
+                    packet.linearize()?;
+                    is_bare(&packet)?;
+                }
+            }
+            same!(arrived, sent, "the bytes in round {round}");
         }
     }
     Ok(())

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyport::{Burst, Wake, wait_any};
+use anyport::{Burst, Error, Wake, wait_any};
 
 use crate::case::{Case, Need, Verdict};
 use crate::ctx::{Ctx, PATIENCE};
+use crate::own::Worker;
 use crate::side::woken;
-use crate::{ensure, frames, same};
+use crate::{ensure, frames, refused, same};
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -27,6 +28,14 @@ pub(super) const CASES: &[Case] = &[
         why: "Who is told of one queue only has to wait again to hear of the other.",
         needs: &[Need::TwoWay],
         run: all_are_reported,
+    },
+    Case {
+        name: "wait.a_stopped_queue_among_several_is_reported",
+        clauses: &["R11", "R10", "L6"],
+        about: "A thread waits on the queues of both ports; one port is stopped.",
+        why: "A loop over many ports must hear that one of them is gone, or it turns for ever without it.",
+        needs: &[],
+        run: stopped_is_reported,
     },
 ];
 
@@ -68,6 +77,24 @@ fn flood_does_not_starve(ctx: &Ctx) -> Verdict {
         flooding.join().map_err(|_| "the flooding thread panicked")??;
         verdict
     })
+}
+
+fn stopped_is_reported(ctx: &Ctx) -> Verdict {
+    let (a, b) = ctx.pair()?;
+    let ((_port_a, mut a, ..), (mut port_b, mut b, ..)) = (a.into_parts(), b.into_parts());
+    let waiting = Worker::start(move || {
+        let mut wakes = [Wake::Ended; 2];
+        let count = wait_any(&mut [&mut a[0], &mut b[0]], &mut wakes, 3 * PATIENCE);
+        (count, wakes, b)
+    })?;
+    waiting.asleep()?;
+    port_b.stop()?;
+    let (count, wakes, mut b) = waiting.join()?;
+    same!((count?, wakes), (1, [Wake::Timeout, Wake::Ready]), "what was reported");
+    refused!(b[0].recv(&mut Burst::new()), Error::Closed, "recv on the reported queue");
+    let mut again = [Wake::Ended; 1];
+    same!(wait_any(&mut [&mut b[0]], &mut again, PATIENCE)?, 1, "queues reported after that");
+    Ok(())
 }
 
 fn all_are_reported(ctx: &Ctx) -> Verdict {
