@@ -138,6 +138,14 @@ pub trait Wires: Send + Sync {
     fn host(&self, _end: End, _at_peer: MacAddr) -> Verdict<Host> {
         unable(Power::Host)
     }
+    /// Sends what the host behind an end does not know to send elsewhere by this end, to the peer of [`host`](Wires::host),
+    /// which was called before ([`Power::Host`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn default_route(&self, _end: End) -> Verdict {
+        unable(Power::Host)
+    }
     /// What somebody else counted at an end ([`Power::Witness`]).
     ///
     /// # Errors

@@ -36,6 +36,9 @@ impl VethRig {
     }
 }
 
+/// The addresses of the host behind an end.
+const HOST: Host = Host { address: Ipv4Addr::new(10, 99, 0, 1), peer: Ipv4Addr::new(10, 99, 0, 2) };
+
 /// Backends whose devices are kernel interfaces.
 const INTERFACE_BACKENDS: [&str; 2] = ["pcap", "af_xdp"];
 
@@ -163,11 +166,14 @@ impl Wires for VethWires {
     }
 
     fn host(&self, end: End, at_peer: MacAddr) -> Verdict<Host> {
-        let host = Host { address: Ipv4Addr::new(10, 99, 0, 1), peer: Ipv4Addr::new(10, 99, 0, 2) };
         let name = self.name(end);
-        ip(&format!("address add {}/24 dev {name}", host.address))?;
-        ip(&format!("neigh replace {} lladdr {at_peer} dev {name} nud permanent", host.peer))?;
-        Ok(host)
+        ip(&format!("address add {}/24 dev {name}", HOST.address))?;
+        ip(&format!("neigh replace {} lladdr {at_peer} dev {name} nud permanent", HOST.peer))?;
+        Ok(HOST)
+    }
+
+    fn default_route(&self, end: End) -> Verdict {
+        ip(&format!("route add default via {} dev {}", HOST.peer, self.name(end)))
     }
 
     fn witness(&self, end: End) -> Verdict<Witness> {

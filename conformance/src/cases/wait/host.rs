@@ -58,21 +58,21 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// A UDP port of the host's.
-const SOCKET: u16 = 4711;
+pub(super) const SOCKET: u16 = 4711;
 
 /// Ports at both ends, the second with these keys, and a host behind the second that believes the first to be its peer.
-fn hosted(ctx: &Ctx, keys: &str) -> Verdict<(Side, Side, Host)> {
+pub(super) fn hosted(ctx: &Ctx, keys: &str) -> Verdict<(Side, Side, Host)> {
     let (a, b) = ctx.pair_with("", keys)?;
     let host = ctx.wires().host(End::B, a.mac())?;
     Ok((a, b, host))
 }
 
-fn flow(host: &Host, to_port: u16) -> Flow {
+pub(super) fn flow(host: &Host, to_port: u16) -> Flow {
     Flow { from: host.peer.octets(), to: host.address.octets(), from_port: 5555, to_port }
 }
 
 /// What any host would answer: each to something that is not there, or to everybody.
-fn provocations(host: &Host, to: MacAddr) -> Vec<Vec<u8>> {
+pub(super) fn provocations(host: &Host, to: MacAddr) -> Vec<Vec<u8>> {
     let udp = Headers::UDP.frame(to, flow(host, 9), b"is anybody there");
     let mut syn = Headers::TCP.frame(to, flow(host, 9), b"");
     let flags = Headers::TCP.l4() + 13;
@@ -101,7 +101,7 @@ fn arp_request(host: &Host) -> Vec<u8> {
 }
 
 /// What a host sent, in a word.
-fn kind(frame: &[u8]) -> &'static str {
+pub(super) fn kind(frame: &[u8]) -> &'static str {
     match (&frame[12..14], frame[Headers::UDP.l3() + 9], frame[Headers::UDP.l4()]) {
         ([8, 6], ..) => "an ARP answer",
         ([8, 0], 1, 3) => "ICMP unreachable",
@@ -156,7 +156,7 @@ fn to_a_socket(ctx: &Ctx, keys: &str, expected: usize) -> Verdict {
 }
 
 /// What a socket has received: so many are waited for, more must not be there.
-fn received(socket: &UdpSocket, expected: usize) -> Verdict<Vec<Vec<u8>>> {
+pub(super) fn received(socket: &UdpSocket, expected: usize) -> Verdict<Vec<Vec<u8>>> {
     socket.set_read_timeout(Some(crate::PATIENCE))?;
     let mut all = Vec::new();
     let mut buffer = [0; 2000];

@@ -4,9 +4,10 @@ mod descriptor;
 mod end;
 mod fair;
 mod host;
+mod owners;
 mod reasons;
 
 use crate::case::Case;
 
 pub(super) const CASES: &[&[Case]] =
-    &[reasons::CASES, fair::CASES, descriptor::CASES, host::CASES, end::CASES];
+    &[reasons::CASES, fair::CASES, descriptor::CASES, host::CASES, owners::CASES, end::CASES];
