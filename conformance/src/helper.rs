@@ -162,6 +162,8 @@ fn start(registry: &Registry, spec: &str) -> Verdict {
 }
 
 fn hold(registry: &Registry, spec: &str, flood: Option<MacAddr>) -> Verdict {
+    // Asked before anything can take long: a suite that is gone by then must not pass for the parent.
+    let parent = std::os::unix::process::parent_id();
     let pool = Pool::builder().frames(1024).build()?;
     let mut port = registry.open_with(spec, &pool)?;
     let queues = port.start()?;
@@ -173,14 +175,15 @@ fn hold(registry: &Registry, spec: &str, flood: Option<MacAddr>) -> Verdict {
     };
     let (_, mut tx) = queues.into_pair();
     let mut burst = Burst::new();
-    // Until it is killed: a flood that the suite forgets ends with the suite's own process.
-    let parent = std::os::unix::process::parent_id();
     for number in 0.. {
-        if let Some(packet) = pool.packet(&frames::numbered(to, number, 60)) {
-            let _ = burst.push(packet);
-        }
-        if burst.is_full() {
+        let packet = pool.packet(&frames::numbered(to, number, 60));
+        let dry = packet.is_none();
+        // There is room: it is sent as soon as it is full.
+        packet.into_iter().for_each(|packet| drop(burst.push(packet)));
+        // Also with the pool dry: only sending brings frames back from the device.
+        if burst.is_full() || dry {
             tx.send(&mut burst)?;
+            // Until it is killed: a flood that the suite forgets ends with the suite's own process.
             if std::os::unix::process::parent_id() != parent {
                 break;
             }
