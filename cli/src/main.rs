@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         // Whoever read standard output has seen enough.
         Err(error) if text::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            text::say(&format!("anyport: {error:#}"));
+            text::say(&format!("anyport: {}", text::explain(&error)));
             ExitCode::FAILURE
         }
     }

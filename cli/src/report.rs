@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::ports::PortReport;
 use crate::run::EndedBy;
-use crate::text::{bit_rate, number, packet_rate, print, print_json, say};
+use crate::text::{bit_rate, explain, number, packet_rate, print, print_json, say};
 
 /// Which causes of loss a command answers for: what it receives, what it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl<D: Details> Report<D> {
     ) -> Result<()> {
         self.elapsed = elapsed.as_secs_f64();
         self.ended_by = if error.is_some() { EndedBy::Error } else { ended_by };
-        self.error = error.as_ref().map(|error| format!("{error:#}"));
+        self.error = error.as_ref().map(explain);
         let written = if json { print_json(&self) } else { print(&self.text()) };
         error.map_or(written, Err)
     }

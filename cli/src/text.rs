@@ -79,6 +79,19 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// An error with its causes, for people. Many errors name their cause in their own text; it is not said twice then.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Whether an error is that the reader of a pipe has gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |cause: &(dyn std::error::Error + 'static)| {
@@ -103,6 +116,19 @@ mod tests {
             [12.0, 1500.0, 2.5e6, 3e9].map(time),
             ["12 ns", "1.50 us", "2.500 ms", "3.000 s"]
         );
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let full = io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = anyport::Error::os("a.pcapng", "writing", full);
+        let error = anyhow::Error::from(error).context("dump pcap:eth0");
+        assert_eq!(
+            explain(&error),
+            "dump pcap:eth0: a.pcapng: writing: No space left on device (os error 28)"
+        );
+        let error = anyhow::anyhow!("why").context("what");
+        assert_eq!(explain(&error), "what: why");
     }
 
     #[test]
