@@ -5,6 +5,8 @@
 //! - `anyport-bench-compare`: `anyport gen` and `anyport fwd` beside a bare libpcap loop and DPDK's testpmd, on the
 //!   same interfaces in one run.
 
+pub mod flood;
+
 use anyport::{Burst, Pool, Registry, RxQueue, TxQueue};
 use anyport_loopback::Loopback;
 

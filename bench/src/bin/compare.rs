@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!   gen:   [g0]═══[s0]                           counted by the kernel at s0
-//!   fwd:   [h0]═══[f0]  forwarder  [f1]═══[s1]   counted by the kernel at s1
+//!   fwd:   [h0]═══[f0]  forwarder  [f1]═══[s1]   counted by the kernel at s1 (and, what was offered, at f0)
 //! ```
 //!
 //! Everything happens in a network namespace that goes with the process. Frames are 60 bytes without FCS on both
-//! sides of each comparison; the load of the forwarders is the same bare loop. What is printed are medians and the
+//! sides of each comparison. The load of the forwarders is the same bare loop with each frame [multiplied](anyport_bench::flood),
+//! for it has to be more than either can forward; how much of it was forwarded is printed, too. What is printed are medians and the
 //! median of the ratios of neighbouring runs: absolute figures depend on the machine and its neighbours.
 
 #![allow(clippy::print_stdout, reason = "the output of a program")]
@@ -17,9 +18,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use anyport_bench::flood::Multiplier;
 
 /// How long each measurement counts.
 const WINDOW: Duration = Duration::from_secs(2);
+
+/// How often a frame of the forwarders' load is multiplied.
+const COPIES: usize = 8;
 
 /// How long a forwarder may take to forward its first frame.
 const READY: Duration = Duration::from_secs(20);
@@ -49,7 +54,7 @@ fn in_namespace(rounds: &str) -> Result<()> {
 
 fn inside(rounds: usize) -> Result<()> {
     ip("link set lo up")?;
-    for (one, other) in [("g0", "s0"), ("h0", "f0"), ("f1", "s1")] {
+    for (one, other) in [("g0", "s0"), ("d0", "d1"), ("h0", "f0"), ("f1", "s1")] {
         ip(&format!("link add {one} type veth peer name {other}"))?;
         for interface in [one, other] {
             // No router solicitations among what is counted.
@@ -57,21 +62,30 @@ fn inside(rounds: usize) -> Result<()> {
             ip(&format!("link set {interface} up"))?;
         }
     }
+    let _multiplier = Multiplier::attach("d1", "h0", COPIES)?;
+    let gen_pair = Pair {
+        name: "gen to a veth pair, 60 bytes",
+        peer: "bare pcap_inject",
+        goal: 0.95,
+        ours: gen_anyport,
+        theirs: gen_bare,
+    };
+    let fwd_pair = Pair {
+        name: "fwd across two veth pairs, 60 bytes",
+        peer: "testpmd net_pcap",
+        goal: 1.2,
+        ours: fwd_anyport,
+        theirs: fwd_testpmd,
+    };
     let results = [
-        compare("gen to a veth pair, 60 bytes", "bare pcap_inject", rounds, gen_anyport, gen_bare)?,
+        gen_pair.compare(rounds)?,
         match Command::new("dpdk-testpmd")
             .arg("--version")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
         {
-            Ok(_) => compare(
-                "fwd across two veth pairs, 60 bytes",
-                "testpmd net_pcap",
-                rounds,
-                fwd_anyport,
-                fwd_testpmd,
-            )?,
+            Ok(_) => fwd_pair.compare(rounds)?,
             Err(error) => {
                 println!("fwd: left out: dpdk-testpmd: {error} (package dpdk-dev)");
                 serde_json::json!({ "name": "fwd", "left_out": "dpdk-testpmd is not installed" })
@@ -85,37 +99,65 @@ fn inside(rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Measures both in turns: A B B A, so that a drift of the machine falls on both alike.
-fn compare(
-    name: &str,
-    peer: &str,
-    rounds: usize,
-    ours: fn() -> Result<f64>,
-    theirs: fn() -> Result<f64>,
-) -> Result<serde_json::Value> {
-    let mut pairs = Vec::new();
-    for round in 0..rounds {
-        let pair = if round % 2 == 0 {
-            let first = ours()?;
-            (first, theirs()?)
-        } else {
-            let first = theirs()?;
-            (ours()?, first)
+/// A program and what it is compared with.
+struct Pair {
+    name: &'static str,
+    peer: &'static str,
+    /// The ratio that is aimed at.
+    goal: f64,
+    ours: fn() -> Result<Rate>,
+    theirs: fn() -> Result<Rate>,
+}
+
+/// Frames per second.
+struct Rate {
+    arrived: f64,
+    /// What came in at the forwarder's interface in the same time.
+    offered: Option<f64>,
+}
+
+impl Pair {
+    /// Measures both in turns: A B B A, so that a drift of the machine falls on both alike.
+    fn compare(&self, rounds: usize) -> Result<serde_json::Value> {
+        let mut pairs = Vec::new();
+        for round in 0..rounds {
+            let pair = if round % 2 == 0 {
+                let first = (self.ours)()?;
+                (first, (self.theirs)()?)
+            } else {
+                let first = (self.theirs)()?;
+                ((self.ours)()?, first)
+            };
+            pairs.push(pair);
+        }
+        let of = |pick: fn(&(Rate, Rate)) -> f64| median(pairs.iter().map(pick).collect());
+        let ratio = of(|(ours, theirs)| ours.arrived / theirs.arrived);
+        let (ours, theirs) = (of(|pair| pair.0.arrived), of(|pair| pair.1.arrived));
+        let (name, peer, goal) = (self.name, self.peer, self.goal);
+        let verdict = if ratio >= goal { "met" } else { "missed" };
+        println!(
+            "{name}: anyport {:.3} M/s, {peer} {:.3} M/s, ratio {ratio:.2} (median of {rounds}); goal {goal}: {verdict}",
+            ours / 1e6,
+            theirs / 1e6
+        );
+        let share = |pick: fn(&(Rate, Rate)) -> &Rate| {
+            let of_offered = |rate: &Rate| rate.offered.map(|offered| rate.arrived / offered);
+            let shares: Option<Vec<f64>> =
+                pairs.iter().map(|pair| of_offered(pick(pair))).collect();
+            shares.map(median)
         };
-        pairs.push(pair);
+        let shares = [share(|pair| &pair.0), share(|pair| &pair.1)];
+        if let [Some(ours), Some(theirs)] = shares {
+            // Who forwards everything has not shown what it can do.
+            println!("  of what was offered: anyport {ours:.2}, {peer} {theirs:.2}");
+        }
+        Ok(serde_json::json!({
+            "name": name, "peer": peer, "rounds": rounds, "goal": goal,
+            "anyport_pps": ours, "peer_pps": theirs, "ratio": ratio,
+            "anyport_share_of_offered": shares[0], "peer_share_of_offered": shares[1],
+            "ratios": pairs.iter().map(|(ours, theirs)| ours.arrived / theirs.arrived).collect::<Vec<_>>(),
+        }))
     }
-    let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
-    let (ours, theirs, ratio) = (of(|pair| pair.0), of(|pair| pair.1), of(|pair| pair.0 / pair.1));
-    println!(
-        "{name}: anyport {:.3} M/s, {peer} {:.3} M/s, ratio {ratio:.2} (median of {rounds})",
-        ours / 1e6,
-        theirs / 1e6
-    );
-    Ok(serde_json::json!({
-        "name": name, "peer": peer, "rounds": rounds,
-        "anyport_pps": ours, "peer_pps": theirs, "ratio": ratio,
-        "ratios": pairs.iter().map(|pair| pair.0 / pair.1).collect::<Vec<_>>(),
-    }))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -123,25 +165,25 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn gen_anyport() -> Result<f64> {
+fn gen_anyport() -> Result<Rate> {
     let mut command = on_core(1, &anyport()?);
     command.args(["gen", "pcap:g0", "--size", "60", "--rate", "max", "--duration", "4s", "--json"]);
     sender(command)
 }
 
-fn gen_bare() -> Result<f64> {
+fn gen_bare() -> Result<Rate> {
     let mut command = on_core(1, &std::env::current_exe()?);
     command.args(["inject", "g0", "4000"]);
     sender(command)
 }
 
 /// The rate at which a sender's frames arrive at the other end.
-fn sender(mut command: Command) -> Result<f64> {
+fn sender(mut command: Command) -> Result<Rate> {
     let _sender = Running::start(&mut command)?;
-    rate_at("s0")
+    rate_at("s0", None)
 }
 
-fn fwd_anyport() -> Result<f64> {
+fn fwd_anyport() -> Result<Rate> {
     let mut command = on_core(1, &anyport()?);
     // net_pcap's buffer of 2 MiB holds 13,000 frames of this size: about as many places here, so that a moment off the
     // core costs both the same.
@@ -150,7 +192,7 @@ fn fwd_anyport() -> Result<f64> {
     forwarder(command)
 }
 
-fn fwd_testpmd() -> Result<f64> {
+fn fwd_testpmd() -> Result<Rate> {
     let mut command = Command::new("dpdk-testpmd");
     command.args(["--no-huge", "-m", "512", "--no-pci", "-l", "0,1"]);
     command.arg(format!("--file-prefix=compare{}", std::process::id()));
@@ -165,16 +207,16 @@ fn fwd_testpmd() -> Result<f64> {
 }
 
 /// The rate at which the other end sees frames while the first interface is flooded.
-fn forwarder(mut command: Command) -> Result<f64> {
+fn forwarder(mut command: Command) -> Result<Rate> {
     let _forwarder = Running::start(&mut command)?;
     let mut load = on_core(0, &std::env::current_exe()?);
-    load.args(["inject", "h0", "30000"]);
+    load.args(["inject", "d0", "30000"]);
     let _load = Running::start(&mut load)?;
-    rate_at("s1")
+    rate_at("s1", Some("f0"))
 }
 
 /// Waits until frames arrive, lets it settle, counts over the window.
-fn rate_at(interface: &str) -> Result<f64> {
+fn rate_at(interface: &str, offered_at: Option<&str>) -> Result<Rate> {
     let before = received(interface)?;
     let deadline = Instant::now() + READY;
     while received(interface)? < before + 1000 {
@@ -182,10 +224,16 @@ fn rate_at(interface: &str) -> Result<f64> {
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(Duration::from_millis(500));
-    let (start, first) = (Instant::now(), received(interface)?);
+    let offered = || offered_at.map(received).transpose();
+    let (start, first, first_offered) = (Instant::now(), received(interface)?, offered()?);
     std::thread::sleep(WINDOW);
-    let (seconds, last) = (start.elapsed().as_secs_f64(), received(interface)?);
-    Ok((last - first) as f64 / seconds)
+    let (seconds, last, last_offered) =
+        (start.elapsed().as_secs_f64(), received(interface)?, offered()?);
+    let per_second = |from: u64, to: u64| (to - from) as f64 / seconds;
+    Ok(Rate {
+        arrived: per_second(first, last),
+        offered: first_offered.zip(last_offered).map(|(first, last)| per_second(first, last)),
+    })
 }
 
 /// What the kernel counted as received on an interface.
