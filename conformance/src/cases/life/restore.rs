@@ -55,7 +55,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "life.close_while_the_link_is_down",
         clauses: &["L8"],
-        about: "Closes a port whose link is down, and opens it again when the link is back.",
+        about: "Closes both ports while their link is down, opens and starts them again, and brings the link up.",
         why: "Programs are restarted just when the network is broken.",
         needs: &[Need::TwoWay, Need::LinkState, Need::Rig(Power::Cable)],
         run: close_while_down,
@@ -198,12 +198,13 @@ fn close_while_down(ctx: &Ctx) -> Verdict {
         ensure!(a.pass_to(&mut b, &frames)? == frames, "round {round}: frames were lost");
         ctx.wires().set_link(false)?;
         give_up(round, a.into_parts().0)?;
-        a = ctx.start(End::A, "")?;
-        same!(a.port().control().link()?.up, false, "the link of a port that was opened meanwhile");
+        give_up(round, b.into_parts().0)?;
+        (a, b) = (ctx.start(End::A, "")?, ctx.start(End::B, "")?);
+        for side in [&a, &b] {
+            same!(side.port().control().link()?.up, false, "the link of a port opened meanwhile");
+        }
         ctx.wires().set_link(true)?;
         ctx.settle(&a, &b)?;
-        // What the other end could tell of it is past.
-        b.take()?;
     }
     ensure!(a.pass_to(&mut b, &frames)? == frames, "frames were lost or changed");
     Ok(())
