@@ -1,6 +1,6 @@
 //! S4: every drop has one named cause, and a frame is counted once.
 
-use anyport::{Burst, Counters};
+use anyport::{Burst, Counters, Pool};
 
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End};
@@ -72,13 +72,19 @@ fn settle(a: &mut Side, b: &mut Side) -> Verdict<u64> {
     b.counters().rx_packets.ok_or_else(|| "rx_packets is absent".into())
 }
 
-fn smallest_ring(ctx: &Ctx) -> Verdict<(Side, Side)> {
-    let ring = ctx.capability(End::B).rx_ring.min;
-    ctx.pair_with("", &format!("rx_ring={ring}"))
+fn full_ring(ctx: &Ctx) -> Verdict {
+    let pool = ctx.pool(2048)?;
+    overrun(ctx, &pool, &ctx.pool(2048)?)?;
+    // And with one pool for both ends, whose frames may change hands.
+    overrun(ctx, &pool, &pool)
 }
 
-fn full_ring(ctx: &Ctx) -> Verdict {
-    let (mut a, mut b) = smallest_ring(ctx)?;
+/// Sends more than the smallest ring takes.
+fn overrun(ctx: &Ctx, pool_a: &Pool, pool_b: &Pool) -> Verdict {
+    let ring = ctx.capability(End::B).rx_ring.min;
+    let mut a = ctx.start_with(End::A, "", pool_a)?;
+    let mut b = ctx.start_with(End::B, &format!("rx_ring={ring}"), pool_b)?;
+    ctx.settle(&a, &b)?;
     let frames = frames::run(b.mac(), 800, 60);
     for round in 1..=3 {
         a.send(&frames)?;

@@ -98,6 +98,10 @@ fn frames_to_a_stopped_port(ctx: &Ctx) -> Verdict {
         only_new_frames(&mut a, &mut b)?;
     }
     same!(b.counters().rx_packets, Some(3 * 4), "rx_packets: what the application got");
+    for side in [&mut a, &mut b] {
+        side.port_mut().stop()?;
+        same!(side.pool().free(), side.pool().capacity(), "frames in the pool");
+    }
     Ok(())
 }
 

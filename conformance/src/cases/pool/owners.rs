@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::mpsc::channel;
 
-use anyport::{Burst, Packet};
+use anyport::packet::TxRequests;
+use anyport::{Burst, Packet, Pool};
 
 use super::take_all;
 use crate::case::{Case, Need, Verdict};
-use crate::ctx::{Ctx, End, PATIENCE};
+use crate::ctx::{Ctx, End, PATIENCE, eventually};
 use crate::own::Worker;
 use crate::side::{Side, bytes};
 use crate::{ensure, frames, same};
@@ -44,6 +45,14 @@ pub(super) const CASES: &[Case] = &[
         why: "Padding or copying for a send that did not happen must leave no trace.",
         needs: &[Need::TwoWay, Need::LinkState, Need::Rig(crate::Power::Cable)],
         run: unaccepted_stay,
+    },
+    Case {
+        name: "pool.packets_for_a_full_ring_stay_unchanged",
+        clauses: &["P2", "T1", "T3", "T5"],
+        about: "The same where the transmit ring is full, which is noticed later: after padding, copying and inserting.",
+        why: "A packet that is offered again must not have two tags, or grow with each attempt.",
+        needs: &[Need::TwoWay, Need::Rig(crate::Power::Pause)],
+        run: full_ring_leaves_packets,
     },
     Case {
         name: "pool.freed_by_any_thread",
@@ -122,31 +131,66 @@ fn none_is_given_twice(ctx: &Ctx) -> Verdict {
     Ok(())
 }
 
+/// A burst of short frames, of which every third is of a pool that is not attached.
+fn short_frames(a: &Side, foreign: &Pool, frames: &[Vec<u8>]) -> Verdict<Burst> {
+    let mut burst = Burst::with_capacity(frames.len());
+    for (at, frame) in frames.iter().enumerate() {
+        let pool = if at % 3 == 2 { foreign } else { a.pool() };
+        let _ = burst.push(pool.packet(frame).ok_or("the pool is empty")?);
+    }
+    Ok(burst)
+}
+
+/// Checks that a queue takes nothing more, and leaves the packets as they were: bytes, pools, room.
+fn leaves_all(a: &mut Side, burst: &mut Burst, frames: &[Vec<u8>]) -> Verdict {
+    let state = |burst: &Burst| -> Vec<_> {
+        burst.iter().map(|p| (bytes(p), p.pool_id(), p.headroom(), p.tailroom())).collect()
+    };
+    let before = state(burst);
+    for _ in 0..3 {
+        same!(a.tx[0].send(burst)?, 0, "frames taken");
+        ensure!(state(burst) == before, "packets that were not accepted have changed");
+    }
+    let now: Vec<_> = burst.iter().map(bytes).collect();
+    ensure!(now == frames, "packets that were not accepted have other bytes than they were given");
+    Ok(())
+}
+
 fn unaccepted_stay(ctx: &Ctx) -> Verdict {
     let (mut a, b) = ctx.pair()?;
     let sent: Vec<_> =
         (0..16).map(|number| frames::numbered(b.mac(), number, 18 + number as usize)).collect();
     ctx.wires().set_link(false)?;
     let foreign = ctx.pool(64)?;
-    let mut burst = Burst::with_capacity(sent.len());
-    crate::ctx::eventually("a queue that takes nothing", || {
-        burst.clear();
-        for (at, frame) in sent.iter().enumerate() {
-            // Some need a copy.
-            let pool = if at % 3 == 2 { &foreign } else { a.pool() };
-            let _ = burst.push(pool.packet(frame).ok_or("the pool is empty")?);
-        }
-        Ok((a.tx[0].send(&mut burst)? == 0).then_some(()))
+    let mut burst = eventually("a queue that takes nothing", || {
+        let mut burst = short_frames(&a, &foreign, &sent)?;
+        Ok((a.tx[0].send(&mut burst)? == 0).then_some(burst))
     })?;
-    for _ in 0..3 {
-        same!(a.tx[0].send(&mut burst)?, 0, "frames taken while the link is down");
-        let now: Vec<_> = burst.iter().map(bytes).collect();
-        ensure!(now == sent, "packets that were not accepted have changed");
+    leaves_all(&mut a, &mut burst, &sent)
+}
+
+fn full_ring_leaves_packets(ctx: &Ctx) -> Verdict {
+    let ring = ctx.capability(End::A).tx_ring.min.max(8);
+    let (mut a, mut b) = ctx.pair_with(&format!("tx_ring={ring},vlan_insert=auto"), "")?;
+    let foreign = ctx.pool(64)?;
+    let sent: Vec<_> =
+        (0..16).map(|number| frames::numbered(b.mac(), number, 18 + number as usize)).collect();
+    ctx.wires().pause(true)?;
+    // Each of the kinds comes first once: a run of packets, one that is copied, one that gets a tag.
+    for skip in 0..4 {
+        let mut full = eventually("a full transmit ring", || {
+            let mut burst = short_frames(&a, &foreign, &sent)?;
+            (0..skip).for_each(|_| drop(burst.pop_front()));
+            if skip == 3 {
+                let requests = TxRequests { vlan: Some(5), ..TxRequests::default() };
+                burst[0].set_requests(requests);
+            }
+            Ok((a.tx[0].send(&mut burst)? == 0).then_some(burst))
+        })?;
+        leaves_all(&mut a, &mut full, &sent[skip..])?;
     }
-    let pools: Vec<_> = burst.iter().map(Packet::pool_id).collect();
-    let foreigners = pools.iter().filter(|id| **id == foreign.id()).count();
-    same!(foreigners, 5, "packets that are still of the pool that is not attached");
-    Ok(())
+    ctx.wires().pause(false)?;
+    a.mark(&mut b, &mut Vec::new())
 }
 
 fn freed_by_any_thread(ctx: &Ctx) -> Verdict {
