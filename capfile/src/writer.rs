@@ -1,8 +1,8 @@
 //! Writing: whole records only.
 //!
 //! Records gather in a buffer and go to the system together, so what is in the file is readable at any time: a crash
-//! costs what was not flushed, and a file that a full disk cut off in the middle of a record is cut back to the last
-//! whole one.
+//! costs what was not flushed, and what a full disk cut off in the middle of a record is cut back to the last whole one,
+//! so that a full disk costs only what did not fit.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -22,8 +22,8 @@ pub struct Writer {
     name: String,
     format: Format,
     buffer: Vec<u8>,
-    /// Records in the buffer.
-    buffered: u64,
+    /// Where each record in the buffer ends.
+    ends: Vec<usize>,
     /// Records with the system.
     records: u64,
     /// Bytes with the system.
@@ -98,7 +98,7 @@ impl Writer {
             name,
             format,
             buffer: header(format, interface),
-            buffered: 0,
+            ends: Vec::new(),
             records: 0,
             bytes: 0,
             broken: false,
@@ -120,7 +120,7 @@ impl Writer {
             Format::Pcap => pcap_record(&mut self.buffer, record, captured, original),
             Format::Pcapng => packet_block(&mut self.buffer, record, captured, original),
         }
-        self.buffered += 1;
+        self.ends.push(self.buffer.len());
         if self.buffer.len() < BUFFER { Ok(()) } else { self.flush() }
     }
 
@@ -142,30 +142,32 @@ impl Writer {
     /// Hands everything to the system.
     ///
     /// # Errors
-    /// [`Error::Io`], with the disk full for instance. The records since the last flush are lost then
-    /// ([`records`](Writer::records) tells how many are not); a regular file was cut back to its last whole record, and
-    /// writing may go on when there is room again. What cannot be cut back, a pipe for instance, takes no more.
+    /// [`Error::Io`], with the disk full for instance. Of the records since the last flush those that were not written whole
+    /// are lost then ([`records`](Writer::records) tells how many are not); a regular file was cut back to its last whole
+    /// record, and writing may go on when there is room again. What cannot be cut back, a pipe for instance, takes no more.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let (bytes, count) = (self.buffer.len() as u64, std::mem::take(&mut self.buffered));
-        let result = match &mut self.output {
-            _ if self.broken => Err(std::io::Error::other("an earlier write failed half way")),
-            Output::File(file) => file.write_all(&self.buffer),
-            Output::Other(output) => output.write_all(&self.buffer).and_then(|()| output.flush()),
+        let (written, result) = match &mut self.output {
+            _ if self.broken => (0, Err(std::io::Error::other("an earlier write failed half way"))),
+            Output::File(file) => write_out(file, &self.buffer),
+            Output::Other(output) => write_out(output, &self.buffer),
         };
+        let whole = self.ends.partition_point(|end| *end <= written);
+        let kept = match whole {
+            // All of it is more than records: the header.
+            _ if result.is_ok() => written,
+            0 => 0,
+            _ => self.ends[whole - 1],
+        };
+        self.records += whole as u64;
+        self.bytes += kept as u64;
         self.buffer.clear();
-        match result {
-            Ok(()) => {
-                self.records += count;
-                self.bytes += bytes;
-                Ok(())
+        self.ends.clear();
+        result.map_err(|source| {
+            if written > kept && !self.broken {
+                self.broken = !self.cut_back();
             }
-            Err(source) => {
-                if !self.broken {
-                    self.broken = !self.cut_back();
-                }
-                Err(Error::Io { file: self.name.clone(), doing: "writing", source })
-            }
-        }
+            Error::Io { file: self.name.clone(), doing: "writing", source }
+        })
     }
 
     /// Takes the beginning of a record that could not be written out of the file again.
@@ -204,6 +206,20 @@ impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").field("name", &self.name).field("records", &self.records).finish()
     }
+}
+
+/// Writes it all, and how much of it was written.
+fn write_out(output: &mut impl Write, mut rest: &[u8]) -> (usize, std::io::Result<()>) {
+    let all = rest.len();
+    while !rest.is_empty() {
+        match output.write(rest) {
+            Ok(0) => return (all - rest.len(), Err(std::io::ErrorKind::WriteZero.into())),
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return (all - rest.len(), Err(error)),
+        }
+    }
+    (all, output.flush())
 }
 
 /// What stands before the first record.

@@ -91,6 +91,34 @@ fn a_full_disk_keeps_whole_records_and_writing_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_full_disk_costs_only_what_does_not_fit() {
+    for (format, around) in [(Format::Pcap, 16), (Format::Pcapng, 32 + 3)] {
+        on_small_disk(32 << 10, |folder| {
+            let path = folder.join("full");
+            let mut writer = Writer::create(&path, format, "x").unwrap();
+            // Less than goes to the system by itself, and more than there is room for.
+            let records: Vec<_> = (0..50).map(|n| Owned::new(n, &frame(n as u8, 1001))).collect();
+            records.iter().for_each(|record| writer.write(&record.record()).unwrap());
+            assert!(matches!(writer.flush(), Err(Error::Io { .. })));
+            let (kept, end) = drain(Reader::open(&path));
+            end.unwrap();
+            assert_eq!(writer.records(), kept.len() as u64);
+            assert_eq!(kept, records[..kept.len()]);
+            let room = (32 << 10) - std::fs::metadata(&path).unwrap().len();
+            assert!(room < 1001 + around, "{room} bytes are free after {} records", kept.len());
+            // A smaller one fits; the next flush has nothing to do with the one that failed.
+            let small = Owned::new(9, &frame(9, 60));
+            writer.write(&small.record()).unwrap();
+            writer.finish().unwrap();
+            let (records, end) = drain(Reader::open(&path));
+            end.unwrap();
+            assert_eq!(records.last(), Some(&small));
+            assert_eq!(records.len(), kept.len() + 1);
+        });
+    }
+}
+
+#[test]
 fn a_disk_that_is_full_from_the_beginning_is_an_error_of_create() {
     let error = Writer::create("/dev/full".as_ref(), Format::Pcapng, "x").unwrap_err().to_string();
     assert!(error.contains("/dev/full: writing: No space left on device"), "{error}");

@@ -153,13 +153,15 @@ fn reflected_frames_come_back() {
 #[test]
 fn an_interface_that_is_deleted_ends_the_forwarder_with_totals() {
     in_namespace(|| {
-        for link in ["a0", "b1"] {
+        // The input's interface, and the output's.
+        for (one, other, source) in [("x1", "b0", "x0"), ("a1", "x1", "a0")] {
             ip("link add x0 type veth peer name x1");
             for end in ["x0", "x1"] {
                 ip(&format!("link set {end} addrgenmode none up"));
             }
-            let fwd = start(anyport("fwd pcap:x1 pcap:b0 --json")).wait_started(2);
-            succeeds("gen pcap:x0 --count 100 --rate 10000");
+            let command = format!("fwd pcap:{one} pcap:{other} --json");
+            let fwd = start(anyport(&command)).wait_started(2);
+            succeeds(&format!("gen pcap:{source} --count 100 --rate 10000"));
             ip("link del x0");
             let finished = fwd.finish();
             finished.failed_with(1, &["anyport: ", "pcap:x1 is gone", "deleted"]);
@@ -167,9 +169,25 @@ fn an_interface_that_is_deleted_ends_the_forwarder_with_totals() {
             assert_eq!(
                 (number(&report, "/packets"), &report["ended_by"]),
                 (100, &"error".into()),
-                "{link}"
+                "{command}"
             );
             assert!(report["error"].as_str().unwrap().contains("pcap:x1 is gone"));
+        }
+    });
+}
+
+#[test]
+fn a_sender_on_a_link_that_is_down_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("one.pcap");
+    succeeds(&format!("gen pcap:out={} --count 1", path.display()));
+    in_namespace(|| {
+        ip("link set a1 down");
+        let replay = format!("replay {} pcap:a0 --duration 300ms", path.display());
+        for command in ["gen pcap:a0 --count 5 --duration 300ms", &replay] {
+            let finished = run(command);
+            finished.failed_with(1, &["the link is down", "pcap:a0 took no frame in that time"]);
+            assert!(finished.text().contains(" 0 frames, 0 bytes"), "{}", finished.text());
         }
     });
 }

@@ -172,8 +172,8 @@ struct Recorder {
     /// Recorded: with the system.
     packets: u64,
     bytes: u64,
-    /// Not with the system yet.
-    pending: (u64, u64),
+    /// The lengths of the frames that are not with the system yet, in order.
+    pending: Vec<usize>,
     /// Lost because writing failed.
     unwritten: u64,
 }
@@ -186,7 +186,8 @@ impl Recorder {
     fn new(output: Output, snaplen: Option<u32>) -> Recorder {
         let snaplen = snaplen.map_or(usize::MAX, |bytes| bytes as usize);
         let scratch = Vec::new();
-        Recorder { output, snaplen, scratch, packets: 0, bytes: 0, pending: (0, 0), unwritten: 0 }
+        let pending = Vec::new();
+        Recorder { output, snaplen, scratch, packets: 0, bytes: 0, pending, unwritten: 0 }
     }
 
     /// Records a frame that came at `time` (nanoseconds since the Unix epoch).
@@ -199,58 +200,65 @@ impl Recorder {
         } else {
             packet.data()
         };
-        self.pending.0 += 1;
-        self.pending.1 += length as u64;
-        let result = match &mut self.output {
-            Output::Nothing => Ok(true),
+        self.pending.push(length);
+        let all = self.pending.len();
+        let (done, result) = match &mut self.output {
+            Output::Nothing => (all, Ok(())),
             Output::Lines(lines) => {
                 *lines += &format!("{} {}\n", time_of_day(time), describe(whole, length));
-                if lines.len() < 16 << 10 { Ok(false) } else { print_lines(lines).map(|()| true) }
+                if lines.len() < 16 << 10 { (0, Ok(())) } else { print_lines(lines, all) }
             }
             Output::File(writer) => {
-                let before = writer.records();
                 let data = &whole[..whole.len().min(self.snaplen)];
                 let direction = Some(Direction::Received);
                 let record = Record { timestamp_ns: time, original_len: length, data, direction };
-                writer.write(&record).map(|()| writer.records() != before).map_err(Into::into)
+                count(writer, |writer| writer.write(&record))
             }
         };
-        self.settle(result)
+        self.settle(done, result)
     }
 
     /// Hands everything to the system.
     fn flush(&mut self) -> Result<()> {
-        if self.pending.0 == 0 {
+        if self.pending.is_empty() {
             return Ok(());
         }
-        let result = match &mut self.output {
-            Output::Nothing => Ok(()),
-            Output::Lines(lines) => print_lines(lines),
-            Output::File(writer) => writer.flush().map_err(Into::into),
+        let all = self.pending.len();
+        let (done, result) = match &mut self.output {
+            Output::Nothing => (all, Ok(())),
+            Output::Lines(lines) => print_lines(lines, all),
+            Output::File(writer) => count(writer, Writer::flush),
         };
-        self.settle(result.map(|()| true))
+        self.settle(done, result)
     }
 
-    /// Notes what became of the pending frames: `true` if they are with the system now.
-    fn settle(&mut self, result: Result<bool>) -> Result<()> {
-        if !matches!(result, Ok(false)) {
-            let (packets, bytes) = std::mem::take(&mut self.pending);
-            match result {
-                Ok(_) => {
-                    self.packets += packets;
-                    self.bytes += bytes;
-                }
-                Err(_) => self.unwritten += packets,
-            }
+    /// Notes what became of the pending frames: the first `done` of them are with the system now; after a failure the
+    /// others are lost.
+    fn settle(&mut self, done: usize, result: Result<()>) -> Result<()> {
+        self.packets += done as u64;
+        self.bytes += self.pending.drain(..done).sum::<usize>() as u64;
+        if result.is_err() {
+            self.unwritten += self.pending.drain(..).count() as u64;
         }
-        result.map(drop)
+        result
     }
 }
 
-fn print_lines(lines: &mut String) -> Result<()> {
+/// How many records went to the system in that call of the writer, and how it went.
+fn count(
+    writer: &mut Writer,
+    call: impl FnOnce(&mut Writer) -> std::result::Result<(), anyport_capfile::Error>,
+) -> (usize, Result<()>) {
+    let before = writer.records();
+    let result = call(writer);
+    ((writer.records() - before) as usize, result.map_err(Into::into))
+}
+
+/// The same for lines, of `all` frames.
+fn print_lines(lines: &mut String, all: usize) -> (usize, Result<()>) {
     let result = print(lines);
     lines.clear();
-    result
+    (if result.is_ok() { all } else { 0 }, result)
 }
 
 /// One worker.

@@ -156,6 +156,7 @@ pub fn run(args: &Args) -> Result<()> {
     let ended = supervise(&run, &signals, args.run.limits(), cores, workers.collect(), live);
     let mut totals = Totals::default();
     ended.totals.iter().for_each(|part| totals.add(part));
+    let name = opened.name.clone();
     let (port, closed) = opened.close();
     let details = Sent {
         run: streams::run_name(run_number),
@@ -172,7 +173,8 @@ pub fn run(args: &Args) -> Result<()> {
         EndedBy::EndOfInput => EndedBy::Count,
         why => why,
     };
-    report.finish(args.run.json, why, ended.elapsed, ended.error.or(closed.err()))
+    let error = ended.error.or(closed.err()).or_else(|| run.sent_nothing(&name, totals.packets));
+    report.finish(args.run.json, why, ended.elapsed, error)
 }
 
 /// Which part of the frames (and of the flows) a worker has: every `of`-th, from `number` on.

@@ -124,6 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
     let worker = Box::new(move |run: &Run| player.work(run)) as Worker<Totals>;
     let limits = args.run.limits();
     let ended = supervise(&run, &signals, limits, args.run.cores.as_ref(), vec![worker], live);
+    let name = opened.name.clone();
     let (port, closed) = opened.close();
     let totals = ended.totals.first().copied().unwrap_or_default();
     let details = Replayed {
@@ -138,7 +139,9 @@ pub fn run(args: &Args) -> Result<()> {
     let time = run.traffic_time();
     let mut report = Report::new("replay", sent, time, details, Concerns::Sending, vec![port]);
     report.drop_also(totals.left_out());
-    report.finish(args.run.json, run.ended_by(), ended.elapsed, ended.error.or(closed.err()))
+    let handled = totals.packets + totals.left_out().values().sum::<u64>();
+    let error = ended.error.or(closed.err()).or_else(|| run.sent_nothing(&name, handled));
+    report.finish(args.run.json, run.ended_by(), ended.elapsed, error)
 }
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -141,6 +141,13 @@ impl Run {
         Duration::from_nanos(last.saturating_sub(first))
     }
 
+    /// What is wrong with a sender's run that was to last a while, if the port took nothing (and nothing was left out)
+    /// in all that time.
+    pub fn sent_nothing(&self, port: &str, frames: u64) -> Option<anyhow::Error> {
+        (self.ended_by() == EndedBy::Duration && frames == 0)
+            .then(|| anyhow::anyhow!("{port} took no frame in that time; is its link down?"))
+    }
+
     /// How long ago the last frames were seen; `None` before the first ones.
     fn idle_for(&self) -> Option<Duration> {
         let last = self.last.load(Ordering::Relaxed);
@@ -179,6 +186,18 @@ mod tests {
         assert!(run.stopping());
         run.end(EndedBy::Signal);
         assert_eq!(run.ended_by(), EndedBy::Count);
+    }
+
+    #[test]
+    fn a_sender_that_sent_nothing_failed_unless_it_was_interrupted() {
+        let run = Run::new(None);
+        run.end(EndedBy::Duration);
+        assert!(run.sent_nothing("pcap:eth0", 1).is_none());
+        let error = run.sent_nothing("pcap:eth0", 0).unwrap().to_string();
+        assert!(error.contains("pcap:eth0"), "{error}");
+        let run = Run::new(None);
+        run.end(EndedBy::Signal);
+        assert!(run.sent_nothing("pcap:eth0", 0).is_none());
     }
 
     #[test]
