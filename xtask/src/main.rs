@@ -34,9 +34,8 @@ Usage: cargo xtask COMMAND
   bench            the benches; with --compare against other programs, --instructions by valgrind
   test [STEP...]   all tests; installs what they need (--list shows the steps)
   matrix           writes the README's matrix from the reports of the last conformance steps
-  ci [STEP...]     the same without colours and progress bars
 
-Options: --plain (no colours), --help";
+Options: --plain (no colours and progress bars), --help";
 
 /// Whether this process has every privilege (effective user 0).
 fn is_root() -> bool {
@@ -68,10 +67,7 @@ fn parse(mut args: Vec<String>) -> Result<Task> {
     }
     let command = args.remove(0);
     let task = match command.as_str() {
-        "test" | "ci" => {
-            if command == "ci" {
-                term::set_plain();
-            }
+        "test" => {
             if take(&mut args, "--list") {
                 Task::ListSteps
             } else {
@@ -192,7 +188,7 @@ mod tests {
         assert_eq!(parsed("demo").unwrap(), Task::Demo(demo::Options::default()));
         assert!(parsed("demo --rig").is_err() && parsed("demo --rig moon").is_err());
         let steps = Task::Test(vec!["fmt".to_owned(), "test".to_owned()]);
-        assert_eq!(parsed("ci fmt test").unwrap(), steps);
+        assert_eq!(parsed("--plain test fmt test").unwrap(), steps);
     }
 
     #[test]
