@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use anyport::packet::Clock;
-use anyport::{Burst, Error, Packet, RxQueue};
+use anyport::{Burst, Packet, RxQueue};
 use anyport_capfile::{Direction, Format, Record, Writer};
 use pcap::{BpfProgram, Capture, Linktype};
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::args::{RunArgs, usage_error};
 use crate::ports::{Opened, Wants, make_pool};
 use crate::report::{Concerns, Details, Report};
 use crate::run::live::{Live, Sample};
-use crate::run::{EndedBy, Ladder, Run, Signals, Worker, recv_at_most, supervise};
+use crate::run::{EndedBy, Run, Signals, Worker, receive_all, supervise};
 use crate::text::{is_broken_pipe, number, print};
 use crate::wire::clock;
 use crate::wire::describe::{describe, time_of_day};
@@ -278,65 +278,42 @@ impl Dumper {
     }
 
     fn dump(&mut self, run: &Run) -> Result<()> {
-        let mut burst = Burst::new();
-        let mut ladder = Ladder::default();
-        while !run.stopping() {
-            // Only frames that are recorded use up the count.
-            let claimed = run.budget().claim(burst.room() as u64);
-            let received = match claimed {
-                0 => Ok(0),
-                _ => recv_at_most(&mut self.rx, &mut burst, claimed),
-            };
-            let kept = self.filter(&mut burst);
-            run.settle(claimed, kept);
-            self.record(&mut burst, run)?;
-            match received {
-                Ok(0) if ladder.poll_on() => {}
-                Ok(0) => {
-                    // Whoever reads along sees everything as soon as it is quiet.
-                    lock(&self.recorder).flush()?;
-                    ladder
-                        .sleep(&mut [(&self.name, &mut self.rx)])
-                        .context("waiting for frames")?;
-                }
-                Ok(_) => ladder.busy(),
-                Err(Error::Ended) => break,
-                Err(error) => return Err(error.into()),
+        let Dumper { name, rx, filter, filtered, recorder } = self;
+        // Only frames that are recorded use up the count.
+        let take = |burst: &mut Burst| {
+            if let Some(program) = filter {
+                let before = burst.len();
+                // The first segment of a chain is more than headers take.
+                burst.retain(|packet| program.filter(packet.data()));
+                *filtered += (before - burst.len()) as u64;
             }
-        }
-        Ok(())
+            let kept = burst.len() as u64;
+            record(recorder, burst, run)?;
+            Ok(kept)
+        };
+        // Whoever reads along sees everything as soon as it is quiet.
+        receive_all(name, rx, run, take, || lock(recorder).flush())
     }
+}
 
-    /// Keeps what the filter lets pass; how many.
-    fn filter(&mut self, burst: &mut Burst) -> u64 {
-        if let Some(program) = &self.filter {
-            let before = burst.len();
-            // The first segment of a chain is more than headers take.
-            burst.retain(|packet| program.filter(packet.data()));
-            self.filtered += (before - burst.len()) as u64;
-        }
-        burst.len() as u64
+/// Records all frames of the burst; after a failure the rest of them is counted as not written.
+fn record(recorder: &Mutex<Recorder>, burst: &mut Burst, run: &Run) -> Result<()> {
+    if burst.is_empty() {
+        return Ok(());
     }
-
-    /// Records all frames of the burst; after a failure the rest of them is counted as not written.
-    fn record(&mut self, burst: &mut Burst, run: &Run) -> Result<()> {
-        if burst.is_empty() {
-            return Ok(());
+    run.saw(clock::now());
+    let mut recorder = lock(recorder);
+    let now = anyport::time::realtime_ns();
+    for (at, packet) in burst.iter().enumerate() {
+        let stamp = packet.timestamp().filter(|stamp| stamp.clock == Clock::RealTime);
+        let recorded = recorder.record(packet, stamp.map_or(now, |stamp| stamp.ns));
+        if recorded.is_err() {
+            recorder.unwritten += (burst.len() - at - 1) as u64;
+            return recorded;
         }
-        run.saw(clock::now());
-        let mut recorder = lock(&self.recorder);
-        let now = anyport::time::realtime_ns();
-        for (at, packet) in burst.iter().enumerate() {
-            let stamp = packet.timestamp().filter(|stamp| stamp.clock == Clock::RealTime);
-            let recorded = recorder.record(packet, stamp.map_or(now, |stamp| stamp.ns));
-            if recorded.is_err() {
-                recorder.unwritten += (burst.len() - at - 1) as u64;
-                return recorded;
-            }
-        }
-        burst.clear();
-        Ok(())
     }
+    burst.clear();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use anyport::{Burst, Error, RxQueue};
+use anyhow::Result;
+use anyport::{Burst, RxQueue};
 use serde::Serialize;
 
 use crate::args::RunArgs;
 use crate::ports::{Opened, Wants, make_pool};
 use crate::report::{Concerns, Details, Report};
 use crate::run::live::{Live, Sample};
-use crate::run::{Ladder, Limits, Run, Signals, Worker, recv_at_most, supervise};
+use crate::run::{Limits, Run, Signals, Worker, receive_all, supervise};
 use crate::text::{number, time};
 use crate::values;
 use crate::wire::latency::{Latencies, Percentiles};
@@ -219,35 +219,15 @@ struct Receiver {
 impl Receiver {
     fn work(mut self, run: &Run) -> (Totals, Result<()>) {
         run.wakes(&self.rx);
-        let result = self.receive(run);
+        let Receiver { name, rx, totals } = &mut self;
+        // Only frames of `gen` use up the count.
+        let take = |burst: &mut Burst| Ok(totals.take(burst, run));
+        let result = receive_all(name, rx, run, take, || Ok(()));
         (self.totals, result)
     }
+}
 
-    fn receive(&mut self, run: &Run) -> Result<()> {
-        let mut burst = Burst::new();
-        let mut ladder = Ladder::default();
-        while !run.stopping() {
-            // Only frames of `gen` use up the count.
-            let claimed = run.budget().claim(burst.room() as u64);
-            let received = match claimed {
-                0 => Ok(0),
-                _ => recv_at_most(&mut self.rx, &mut burst, claimed),
-            };
-            let used = self.take(&mut burst, run);
-            run.settle(claimed, used);
-            match received {
-                Ok(0) if ladder.poll_on() => {}
-                Ok(0) => {
-                    ladder.sleep(&mut [(&self.name, &mut self.rx)]).context("waiting for frames")?
-                }
-                Ok(_) => ladder.busy(),
-                Err(Error::Ended) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
+impl Totals {
     /// Looks at the frames of a burst, and drops them; how many are generated ones.
     #[inline]
     fn take(&mut self, burst: &mut Burst, run: &Run) -> u64 {
@@ -255,21 +235,20 @@ impl Receiver {
             return 0;
         }
         let now = clock::now();
-        let totals = &mut self.totals;
-        let before = totals.packets;
+        let before = self.packets;
         for packet in &*burst {
             let Some((flow, stamp)) = stamp::find(packet.data(), packet.len()) else {
-                totals.foreign += 1;
+                self.foreign += 1;
                 continue;
             };
-            totals.packets += 1;
-            totals.bytes += packet.len() as u64;
-            if totals.streams.take(flow, &stamp) == Seen::First {
-                totals.latencies.take(&stamp, now);
+            self.packets += 1;
+            self.bytes += packet.len() as u64;
+            if self.streams.take(flow, &stamp) == Seen::First {
+                self.latencies.take(&stamp, now);
             }
         }
         burst.clear();
-        let used = totals.packets - before;
+        let used = self.packets - before;
         if used > 0 {
             run.saw(now);
         }

@@ -13,6 +13,7 @@ mod budget;
 mod ladder;
 pub mod live;
 mod pace;
+mod receive;
 mod retry;
 mod signals;
 mod supervise;
@@ -22,13 +23,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use anyport::RxQueue;
 use anyport::wait::Waker;
-use anyport::{Burst, RxQueue};
 use serde::Serialize;
 
 pub use budget::Budget;
 pub use ladder::Ladder;
 pub use pace::{Pacer, precise_sleeps, wait_until};
+pub use receive::{receive_all, recv_at_most};
 pub use retry::Retry;
 pub use signals::Signals;
 pub use supervise::{Limits, Worker, supervise};
@@ -153,21 +155,6 @@ impl Run {
         let last = self.last.load(Ordering::Relaxed);
         (last != 0).then(|| Duration::from_nanos(clock::now().saturating_sub(last)))
     }
-}
-
-/// Receives at most `limit` frames; a burst's room is the only limit that `recv` knows.
-///
-/// # Errors
-/// As [`RxQueue::recv`].
-#[inline]
-pub fn recv_at_most(rx: &mut RxQueue, burst: &mut Burst, limit: u64) -> anyport::Result<usize> {
-    if limit >= burst.room() as u64 {
-        return rx.recv(burst);
-    }
-    let mut small = Burst::with_capacity(limit.max(1) as usize);
-    let received = rx.recv(&mut small);
-    burst.take_from(&mut small);
-    received
 }
 
 #[cfg(test)]
