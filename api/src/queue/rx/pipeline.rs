@@ -1,0 +1,362 @@
+//! From the driver to the application: what happens to a burst on its way.
+//!
+//! In order: maximum frame and runts (R4, M2), address filter where the device has none (R6), unfinished
+//! checksums (R3), offloads in software (O), counting (S1), capture. On a port with none of these configured
+//! it is one pass over the lengths.
+
+use std::sync::Arc;
+
+use crate::burst::Burst;
+use crate::capture::Direction;
+use crate::driver::RxDriver;
+use crate::error::{Error, Result};
+use crate::mac::MacFilterSnapshot;
+use crate::offload::packets;
+use crate::offload::toeplitz::Toeplitz;
+use crate::packet::{Clock, Packet, Timestamp, TimestampSource};
+use crate::pool::PoolCache;
+use crate::port::PortShared;
+use crate::queue::{Mode, RxCounts, TxCell};
+use crate::time::coarse_ms;
+use crate::wait::{Epoll, Wake};
+
+/// How often an idle queue looks whether its device is still there (contract T9: within 1 s).
+const IDLE_CHECK_MS: u64 = 100;
+
+/// What is done to every frame of a queue, resolved at start.
+pub(crate) struct RxPlan {
+    pub queue: u16,
+    pub max_frame: usize,
+    pub max_segments: u16,
+    /// Filtering by address falls to the common layer.
+    pub filter: bool,
+    pub finish_checksums: bool,
+    pub rx_checksum: Mode,
+    pub vlan_strip: Mode,
+    pub rx_timestamp: Mode,
+    pub rss_hash: Mode,
+    /// The hash's tables, if it is done in software.
+    pub toeplitz: Option<Arc<Toeplitz>>,
+    /// The port's transmit queues.
+    pub tx: Vec<Arc<TxCell>>,
+    /// Completed transmissions are looked for on every `recv`, too (contract T6).
+    pub reclaim_tx: bool,
+}
+
+impl RxPlan {
+    /// Whether frames need no more than a look at their length.
+    fn simple(&self) -> bool {
+        !self.filter
+            && !self.finish_checksums
+            && self.rx_timestamp == Mode::Off
+            && !self.software_offloads()
+    }
+
+    fn software_offloads(&self) -> bool {
+        [self.rx_checksum, self.vlan_strip, self.rx_timestamp, self.rss_hash]
+            .contains(&Mode::Software)
+    }
+}
+
+/// What the gate guards.
+pub(crate) struct RxCore {
+    pub(super) driver: Box<dyn RxDriver>,
+    pub(super) cache: PoolCache,
+    /// Received while waiting, delivered by the next `recv`.
+    stash: Burst,
+    pub(super) plan: RxPlan,
+    simple: bool,
+    counts: Arc<RxCounts>,
+    link_up: bool,
+    pub(super) ended: bool,
+    gone: bool,
+    /// What the driver said together with its last frames; for the call after those are delivered.
+    pending: Option<Error>,
+    next_check_ms: u64,
+    /// The last receive timestamp in nanoseconds (contract O4).
+    last_stamp: u64,
+    /// They went back, and that was said.
+    went_back: bool,
+    /// Whether the epoll descriptor watches the driver's. Being watched costs the kernel something for every frame, sent
+    /// ones included, so a queue that is only polled is not watched.
+    pub(super) watched: bool,
+    /// Calls of `recv` since the queue was last armed, and whether one of them delivered something: only then is what
+    /// was armed spent (contract R12).
+    polls: u32,
+    delivered: bool,
+}
+
+/// So many calls of `recv` without a wait make a queue one that is polled.
+const POLLED: u32 = 256;
+
+impl RxCore {
+    pub fn new(
+        driver: Box<dyn RxDriver>,
+        cache: PoolCache,
+        plan: RxPlan,
+        counts: Arc<RxCounts>,
+        link_up: bool,
+    ) -> RxCore {
+        let simple = plan.simple();
+        RxCore {
+            driver,
+            cache,
+            stash: Burst::new(),
+            plan,
+            simple,
+            counts,
+            link_up,
+            ended: false,
+            gone: false,
+            pending: None,
+            next_check_ms: 0,
+            last_stamp: 0,
+            went_back: false,
+            watched: false,
+            polls: 0,
+            delivered: false,
+        }
+    }
+
+    /// Lets the epoll descriptor watch the driver's.
+    pub(super) fn watch(&mut self, epoll: &Epoll) -> std::io::Result<()> {
+        (self.polls, self.delivered) = (0, false);
+        if let Some(fd) = self.driver.descriptor().filter(|_| !self.watched) {
+            epoll.add(fd)?;
+            self.watched = true;
+        }
+        Ok(())
+    }
+
+    /// Ends that after a while without a wait.
+    pub(super) fn unwatch_when_polled(&mut self, epoll: &Epoll) {
+        self.polls = self.polls.saturating_add(1);
+        if self.polls >= POLLED
+            && self.delivered
+            && let Some(fd) = self.driver.descriptor()
+        {
+            epoll.remove(fd);
+            self.watched = false;
+        }
+    }
+
+    pub(super) fn recv(&mut self, burst: &mut Burst, port: &PortShared) -> Result<usize> {
+        let before = burst.len();
+        if self.plan.reclaim_tx {
+            self.plan.tx.iter().for_each(|cell| cell.sweep());
+        }
+        let bytes = if self.stash.is_empty() {
+            self.receive(burst, port)?
+        } else {
+            let count = burst.take_from(&mut self.stash);
+            burst[before..before + count].iter().map(|packet| packet.len() as u64).sum()
+        };
+        let count = burst.len() - before;
+        if count > 0 {
+            self.delivered = true;
+            self.counts.packets.add(count as u64);
+            self.counts.bytes.add(bytes);
+            if port.is_tapped() {
+                port.tap_packets(Direction::Received, &burst[before..]);
+            }
+        } else if self.ended {
+            return Err(Error::Ended);
+        }
+        Ok(count)
+    }
+
+    /// Receives into the stash, so that a wait ends only for frames that `recv` will deliver.
+    pub(super) fn fill_stash(&mut self, port: &PortShared) -> Result<bool> {
+        if self.stash.is_empty() && !self.ended {
+            let mut stash = std::mem::take(&mut self.stash);
+            let result = self.receive(&mut stash, port);
+            self.stash = stash;
+            result?;
+        }
+        Ok(!self.stash.is_empty())
+    }
+
+    /// One call of the driver, and the contract over what it brought; the bytes of what is left.
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst, port: &PortShared) -> Result<u64> {
+        if self.gone || self.ended || self.pending.is_some() {
+            return self.last_words(port);
+        }
+        burst.compact();
+        let before = burst.len();
+        match self.driver.recv(burst, &mut self.cache) {
+            Ok(()) if burst.len() == before => self.idle(port)?,
+            Ok(()) => {}
+            Err(Error::Ended) => self.ended = true,
+            Err(error) if burst.len() > before => self.pending = Some(error),
+            Err(error) => {
+                self.gone = error.is_gone();
+                return Err(port.remember(error));
+            }
+        }
+        Ok(self.check(burst, before, port))
+    }
+
+    /// What is left to say on a queue from which no frame comes any more, or an error that came with frames.
+    #[cold]
+    fn last_words(&mut self, port: &PortShared) -> Result<u64> {
+        match self.pending.take() {
+            Some(error) => {
+                self.gone = error.is_gone();
+                Err(port.remember(error))
+            }
+            None if self.gone => Err(port.gone()),
+            None => Ok(0),
+        }
+    }
+
+    /// Now and then an idle queue asks whether its device is still there.
+    fn idle(&mut self, port: &PortShared) -> Result<()> {
+        if !port.capability().can_vanish {
+            return Ok(());
+        }
+        let now = coarse_ms();
+        if now >= self.next_check_ms {
+            self.next_check_ms = now + IDLE_CHECK_MS;
+            // A change of the link is for `wait` to report, which asks again; here only a loss matters.
+            self.link_up().map_err(|error| port.remember(error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the link has changed since this queue last said so.
+    pub(super) fn link_change(&mut self, port: &PortShared) -> Result<Option<Wake>> {
+        if !port.capability().link_state {
+            return Ok(None);
+        }
+        let up = self.link_up().map_err(|error| port.remember(error))?;
+        let changed = up != self.link_up;
+        self.link_up = up;
+        Ok(changed.then_some(if up { Wake::LinkUp } else { Wake::LinkDown }))
+    }
+
+    fn link_up(&mut self) -> Result<bool> {
+        self.driver.link_up().inspect_err(|error| self.gone = error.is_gone())
+    }
+
+    /// The contract over frames `start..` of the burst; the bytes of those that stay.
+    #[inline]
+    fn check(&mut self, burst: &mut Burst, start: usize, port: &PortShared) -> u64 {
+        let (max, queue) = (self.plan.max_frame, self.plan.queue);
+        if self.simple {
+            let (mut bytes, mut odd) = (0, false);
+            for packet in &mut burst[start..] {
+                let len = packet.len();
+                odd |= len > max || len < 14 || packet.is_chain();
+                bytes += len as u64;
+                packet.set_queue(queue);
+            }
+            if !odd {
+                return bytes;
+            }
+        }
+        let filter = match self.plan.filter {
+            true => port.filter().snapshot(),
+            false => MacFilterSnapshot::ALL,
+        };
+        let mut dropped = Dropped::default();
+        let mut bytes = 0;
+        burst.retain_from(start, |packet| {
+            let keep = self.check_one(packet, filter, &mut dropped);
+            if keep {
+                packet.set_queue(queue);
+                bytes += packet.len() as u64;
+            }
+            keep
+        });
+        if self.plan.rx_timestamp != Mode::Off {
+            self.check_clock(&burst[start..], port);
+        }
+        self.counts.too_long.add(dropped.too_long);
+        self.counts.too_short.add(dropped.too_short);
+        self.counts.filtered.add(dropped.filtered);
+        bytes
+    }
+
+    /// Timestamps of a queue do not go back unless their clock was set back, which is said (contract O4); once, for a
+    /// file that was put together from several may go to and fro with every frame.
+    fn check_clock(&mut self, packets: &[Packet], port: &PortShared) {
+        for stamp in packets.iter().filter_map(Packet::timestamp) {
+            if stamp.ns < self.last_stamp && !self.went_back {
+                self.went_back = true;
+                let why = match stamp.source {
+                    TimestampSource::Recorded => "the file is not in the order of its times",
+                    _ => "their clock was set",
+                };
+                tracing::warn!(
+                    "{}: receive timestamps went back by {} ns: {why}",
+                    port.title(),
+                    self.last_stamp - stamp.ns
+                );
+            }
+            self.last_stamp = stamp.ns;
+        }
+    }
+
+    fn check_one(
+        &self,
+        packet: &mut Packet,
+        filter: MacFilterSnapshot,
+        dropped: &mut Dropped,
+    ) -> bool {
+        let (plan, len) = (&self.plan, packet.len());
+        let fits = fits(packet, plan.max_frame)
+            && (packet.segment_count() <= plan.max_segments as usize || packet.linearize().is_ok());
+        if !fits {
+            dropped.too_long += 1;
+        } else if len < 14 {
+            dropped.too_short += 1;
+        } else if !filter.passes(packet.data()) {
+            dropped.filtered += 1;
+        } else {
+            if plan.finish_checksums {
+                packets::finish(packet);
+            }
+            if plan.software_offloads() {
+                self.offload(packet);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Offloads in software (contract O).
+    fn offload(&self, packet: &mut Packet) {
+        let plan = &self.plan;
+        if plan.rx_checksum == Mode::Software {
+            packets::set_checksum_status(packet);
+        }
+        if plan.rss_hash == Mode::Software
+            && let Some(table) = &plan.toeplitz
+        {
+            packets::set_hash(packet, table);
+        }
+        if plan.vlan_strip == Mode::Software {
+            packets::strip_vlan(packet);
+        }
+        if plan.rx_timestamp == Mode::Software {
+            let ns = crate::time::realtime_ns();
+            let (source, clock) = (TimestampSource::Software, Clock::RealTime);
+            packet.set_timestamp(Timestamp { ns, source, clock });
+        }
+    }
+}
+
+#[derive(Default)]
+struct Dropped {
+    too_long: u64,
+    too_short: u64,
+    filtered: u64,
+}
+
+/// Whether a frame is within the maximum: one outermost 802.1Q tag may add 4 bytes (contract M2).
+#[inline]
+pub(crate) fn fits(packet: &Packet, max: usize) -> bool {
+    let len = packet.len();
+    len <= max || (len <= max + 4 && packet.data().get(12..14) == Some(&[0x81, 0x00]))
+}
