@@ -13,7 +13,7 @@ use crate::proc;
 use crate::workspace::Workspace;
 
 /// The rigs that are columns of the matrix.
-pub const RIGS: [&str; 2] = ["loop", "pcap-veth"];
+pub const RIGS: [&str; 3] = ["loop", "loop-offloads", "pcap-veth"];
 
 const BEGIN: &str = "<!-- matrix:begin -->";
 const END: &str = "<!-- matrix:end -->";

@@ -88,6 +88,13 @@ const STEPS: &[Step] = &[
         run: |ws| conformance(ws, "loop", Place::Anywhere),
     },
     Step {
+        name: "conformance-loop-offloads",
+        about: "the same with a cable whose ends do offloads themselves",
+        needs: &[Need::Libpcap],
+        own_programs: true,
+        run: |ws| conformance(ws, "loop-offloads", Place::Anywhere),
+    },
+    Step {
         name: "conformance-pcap-veth",
         about: "the contract's suite on libpcap over veth",
         needs: &[Need::Libpcap, Need::Ip],
@@ -210,7 +217,7 @@ struct Row {
 /// Prints the steps.
 pub fn list() {
     for step in STEPS {
-        println!("{:<22} {}", step.name, step.about);
+        println!("{:<26} {}", step.name, step.about);
     }
 }
 
@@ -333,7 +340,7 @@ fn summary(rows: &[Row]) -> Tally {
             term::green("ok     ")
         };
         let counts = row.tally.to_string();
-        let line = format!("{:<22} {verdict} {:>12}  {counts}", row.name, term::seconds(row.time));
+        let line = format!("{:<26} {verdict} {:>12}  {counts}", row.name, term::seconds(row.time));
         if row.remark.is_empty() {
             println!("{line}");
         } else {

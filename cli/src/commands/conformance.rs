@@ -24,8 +24,9 @@ Examples:
   anyport conformance --list                         the cases, what they do, and why
 
 Rigs:
-  loop        both ends of an in-process cable
-  pcap-veth   the kernel path through libpcap on both ends of a veth pair
+  loop            both ends of an in-process cable
+  loop-offloads   the same cable, whose ends do offloads themselves
+  pcap-veth       the kernel path through libpcap on both ends of a veth pair
 
 The ports of a pair should be quiet otherwise: counts are exact.")]
 pub struct Args {
@@ -164,4 +165,20 @@ fn read(path: &Path) -> Result<anyport_conformance::Report> {
 
 fn plain(Failure(text): Failure) -> anyhow::Error {
     anyhow!(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_rig() {
+        let command = Args::augment_args(clap::Command::new("conformance"));
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        for (name, about) in rig::NAMES {
+            assert!(help.contains(&format!("  {name} ")) && help.contains(about), "{name}: {help}");
+        }
+    }
 }
