@@ -16,6 +16,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// It would have to be emptied while this process reads it, or it is written twice.
+    #[error(
+        "{file} is in use by this program already: it would be emptied while it is read, or be written twice"
+    )]
+    InUse {
+        /// The file.
+        file: String,
+    },
     /// There is not one byte in it.
     #[error("{file} is empty; a capture without frames has at least a header")]
     Empty {

@@ -35,6 +35,7 @@
 //! - Frame check sequences are taken off where the file says that it has them.
 //! - A simple packet block has no time; its record's is 0. Times before 1970 read as 0, beyond 2554 as `u64::MAX`.
 
+mod claim;
 mod error;
 mod input;
 mod linktype;
@@ -44,7 +45,7 @@ mod writer;
 
 pub use error::Error;
 pub use reader::Reader;
-pub use writer::Writer;
+pub use writer::{Target, Writer};
 
 /// The kinds of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use pcap_parser::{PcapHeader, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header};
 
+use crate::claim::Claim;
 use crate::error::{Error, Problem};
 use crate::input::{Input, Source};
 use crate::linktype::ETHERNET;
@@ -23,6 +24,8 @@ pub struct Reader {
     /// The record that was handed out last, still in the input.
     last: Option<Found>,
     failed: bool,
+    /// For as long as a file is read.
+    claim: Option<Claim>,
 }
 
 enum Kind {
@@ -78,7 +81,10 @@ impl Reader {
         if file.metadata().map_err(failed("opening"))?.is_dir() {
             return Err(failed("opening")(std::io::ErrorKind::IsADirectory.into()));
         }
-        Reader::start(Source::File(file), name.clone())
+        let claim = Claim::to_read(&file, &name)?;
+        let mut reader = Reader::start(Source::File(file), name.clone())?;
+        reader.claim = Some(claim);
+        Ok(reader)
     }
 
     /// Reads from anything; `name` stands for it in errors. It need not be buffered.
@@ -92,7 +98,7 @@ impl Reader {
     fn start(source: Source, name: String) -> Result<Reader, Error> {
         let mut input = Input::new(source);
         let kind = Kind::open(&mut input, &name)?;
-        Ok(Reader { input, name, kind, records: 0, last: None, failed: false })
+        Ok(Reader { input, name, kind, records: 0, last: None, failed: false, claim: None })
     }
 
     /// Starts again with the first record.

@@ -4,10 +4,11 @@
 //! costs what was not flushed, and what a full disk cut off in the middle of a record is cut back to the last whole one,
 //! so that a full disk costs only what did not fit.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
+use crate::claim::Claim;
 use crate::error::Error;
 use crate::linktype::ETHERNET;
 use crate::{Direction, Format, MAX_FRAME, Record};
@@ -30,6 +31,27 @@ pub struct Writer {
     bytes: u64,
     /// Part of a record is in the output and cannot be taken back.
     broken: bool,
+    claim: Option<Claim>,
+}
+
+/// A file that is to be written to: what is in it stays in it until [`Writer::start_on`]. As long as it lives, this process
+/// neither reads the file nor writes to it otherwise.
+#[derive(Debug)]
+pub struct Target {
+    file: File,
+    name: String,
+    claim: Claim,
+}
+
+impl Target {
+    /// A file that is open for writing; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// [`Error::InUse`].
+    pub fn new(file: File, name: &str) -> Result<Target, Error> {
+        let claim = Claim::to_write(&file, name)?;
+        Ok(Target { file, name: name.to_owned(), claim })
+    }
 }
 
 enum Output {
@@ -41,37 +63,35 @@ impl Writer {
     /// Creates or empties a file; `interface` is what the frames' interface is called in a pcapng file.
     ///
     /// # Errors
-    /// [`Error::Io`], a full disk included: the header is written at once.
+    /// [`Error::Io`], a full disk included: the header is written at once. [`Error::InUse`] for a file that this process
+    /// reads or writes already, which is left as it is.
     pub fn create(path: &Path, format: Format, interface: &str) -> Result<Writer, Error> {
         let name = path.display().to_string();
-        let file = File::create(path).map_err(|source| Error::Io {
-            file: name.clone(),
-            doing: "creating",
-            source,
-        })?;
-        Writer::start(Output::File(file), name, format, interface)
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file =
+            file.map_err(|source| Error::Io { file: name.clone(), doing: "creating", source })?;
+        Writer::start_on(Target::new(file, &name)?, format, interface)
     }
 
-    /// Empties a file that is open for writing, and writes to it; `name` stands for it in errors.
+    /// Empties a file, and writes to it.
     ///
     /// # Errors
     /// As [`create`](Writer::create).
-    pub fn from_file(
-        mut file: File,
-        name: &str,
-        format: Format,
-        interface: &str,
-    ) -> Result<Writer, Error> {
+    pub fn start_on(target: Target, format: Format, interface: &str) -> Result<Writer, Error> {
+        let Target { mut file, name, mut claim } = target;
+        claim.begin();
         // What has no length, a terminal for instance, has nothing to empty.
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
         if regular {
             file.set_len(0).and_then(|()| file.rewind()).map_err(|source| Error::Io {
-                file: name.to_owned(),
+                file: name.clone(),
                 doing: "emptying",
                 source,
             })?;
         }
-        Writer::start(Output::File(file), name.to_owned(), format, interface)
+        let mut writer = Writer::start(Output::File(file), name, format, interface)?;
+        writer.claim = Some(claim);
+        Ok(writer)
     }
 
     /// Writes to anything; `name` stands for it in errors. It need not be buffered.
@@ -102,6 +122,7 @@ impl Writer {
             records: 0,
             bytes: 0,
             broken: false,
+            claim: None,
         };
         writer.flush()?;
         Ok(writer)

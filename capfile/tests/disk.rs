@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use anyport_capfile::{Error, Format, Reader, Writer};
+use anyport_capfile::{Error, Format, Reader, Target, Writer};
 use common::*;
 
 /// Runs a test with a disk of `size` bytes, which only its thread sees; without the privilege to mount one, not at all.
@@ -153,10 +153,44 @@ fn an_open_file_is_emptied() {
     let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     io::copy(&mut file, &mut io::sink()).unwrap();
     let record = Owned::new(1, &frame(1, 60));
-    let mut writer = Writer::from_file(file, "a", Format::Pcap, "x").unwrap();
+    let mut writer = Writer::start_on(Target::new(file, "a").unwrap(), Format::Pcap, "x").unwrap();
     writer.write(&record.record()).unwrap();
     writer.finish().unwrap();
     assert_eq!(read_whole(&std::fs::read(&path).unwrap()), [record]);
+}
+
+#[test]
+fn a_file_is_not_emptied_under_its_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("a"), folder.path().join("b"));
+    let record = Owned::new(1, &frame(1, 60));
+    let write = |path: &Path| -> Result<(), Error> {
+        let mut writer = Writer::create(path, Format::Pcap, "x")?;
+        writer.write(&record.record())?;
+        writer.finish()
+    };
+    write(&path).unwrap();
+    std::fs::hard_link(&path, &link).unwrap();
+    let (first, second) = (Reader::open(&path).unwrap(), Reader::open(&link).unwrap());
+    for reader in [first, second] {
+        let error = write(&link).unwrap_err();
+        assert!(
+            matches!(error, Error::InUse { .. }) && error.to_string().contains("b is in use"),
+            "{error}"
+        );
+        drop(reader);
+    }
+    assert_eq!(drain(Reader::open(&path)).0, std::slice::from_ref(&record));
+    // What waits to be emptied is not read, nor written twice; once it is written, it may be looked at.
+    let target =
+        Target::new(std::fs::OpenOptions::new().write(true).open(&link).unwrap(), "b").unwrap();
+    assert!(matches!(Reader::open(&path), Err(Error::InUse { .. })));
+    assert!(matches!(write(&path), Err(Error::InUse { .. })));
+    let writer = Writer::start_on(target, Format::Pcap, "x").unwrap();
+    assert!(matches!(write(&path), Err(Error::InUse { .. })));
+    assert!(drain(Reader::open(&path)).0.is_empty());
+    drop(writer);
+    write(&path).unwrap();
 }
 
 #[test]

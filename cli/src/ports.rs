@@ -52,6 +52,8 @@ pub struct Wants {
     pub shared: bool,
     /// Receive timestamps.
     pub timestamps: bool,
+    /// Frames that are longer than a packet, as chains.
+    pub chains: bool,
 }
 
 /// An opened port.
@@ -97,6 +99,9 @@ impl Opened {
         let silent = |key: &&str| !asked.options.contains_key(*key);
         if wants.promiscuous && capability.promiscuous && silent(&"promiscuous") {
             config.promiscuous = true;
+        }
+        if wants.chains && silent(&"max_segments") {
+            config.max_segments = capability.max_segments;
         }
         if let Some(Cores(cores)) = cores
             && ["queues", "rx_queues", "tx_queues"].iter().all(silent)
@@ -232,7 +237,7 @@ mod tests {
 
     #[test]
     fn defaults_never_overrule_the_spec() {
-        let wants = Wants { promiscuous: true, shared: true, timestamps: true };
+        let wants = Wants { promiscuous: true, shared: true, timestamps: true, chains: true };
         let opened = open("loop:defaults.0", wants, Some(&Cores(vec![0, 1])));
         let config = opened.port.config();
         assert!(config.promiscuous && config.shared && config.queues == Some(2));

@@ -25,6 +25,9 @@ pub enum Concerns {
     Both,
 }
 
+/// The shortest time between the first and the last burst that a rate is told for: less is the time of a system call or two.
+const TELLING: Duration = Duration::from_millis(1);
+
 /// Frames that were lost, by cause; a cause that nobody can count is absent.
 pub type Drops = BTreeMap<&'static str, u64>;
 
@@ -95,7 +98,7 @@ impl<D: Details> Report<D> {
         ports: Vec<PortReport>,
     ) -> Report<D> {
         let seconds = time.as_secs_f64();
-        let pps = if seconds > 0.0 { packets as f64 / seconds } else { 0.0 };
+        let pps = if time >= TELLING { packets as f64 / seconds } else { 0.0 };
         let mut drops = Drops::new();
         for (cause, frames) in ports.iter().flat_map(|port| drops_of(&port.counters, concerns)) {
             *drops.entry(cause).or_default() += frames;
@@ -152,15 +155,20 @@ impl<D: Details> Report<D> {
 
     fn text(&self) -> String {
         let names: Vec<&str> = self.ports.iter().map(|port| port.port.as_str()).collect();
+        let rates = match self.pps > 0.0 {
+            true => {
+                let bits = self.bytes as f64 * 8.0 / self.seconds;
+                format!(": {}, {}", packet_rate(self.pps), bit_rate(bits))
+            }
+            false => String::new(),
+        };
         let mut lines = vec![format!(
-            "{} {}: {} frames, {} bytes in {:.3} s: {}, {}",
+            "{} {}: {} frames, {} bytes in {:.3} s{rates}",
             self.command,
             names.join(" "),
             number(self.packets),
             number(self.bytes),
             self.seconds,
-            packet_rate(self.pps),
-            bit_rate(if self.seconds > 0.0 { self.bytes as f64 * 8.0 / self.seconds } else { 0.0 }),
         )];
         lines.extend(self.details.lines().into_iter().map(|line| format!("  {line}")));
         lines.push(format!("  dropped: {}", drops_text(&self.drops)));
@@ -210,6 +218,16 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n  flows: 3\n  dropped: too_long 3\n"), "{text}");
+    }
+
+    #[test]
+    fn a_moment_has_no_rate() {
+        let moment = Duration::from_micros(10);
+        let extra = Extra { flows: 1 };
+        let report = Report::new("gen", (10, 600), moment, extra, Concerns::Both, Vec::new());
+        assert!(report.pps == 0.0 && report.seconds > 0.0);
+        let text = report.text();
+        assert!(text.starts_with("gen : 10 frames, 600 bytes in 0.000 s\n"), "{text}");
     }
 
     #[test]

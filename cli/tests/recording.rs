@@ -159,6 +159,41 @@ fn what_cannot_be_sent_is_counted_by_cause() {
 }
 
 #[test]
+fn a_file_is_never_emptied_under_its_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("a.pcap"), dir.path().join("b.pcap"));
+    capture(&path, &frames());
+    std::fs::hard_link(&path, &link).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let (a, b) = (path.display(), link.display());
+    for command in [
+        format!("dump pcap:in={a} -w {b}"),
+        format!("dump pcap:in={a} -w {a}"),
+        format!("dump pcap:in={a},capture={b}"),
+        format!("fwd pcap:in={a} pcap:out={b}"),
+        format!("fwd pcap:out={b} pcap:in={a}"),
+        format!("fwd pcap:in={a},capture={b} loop:x.0"),
+        format!("replay {a} pcap:out={b}"),
+        format!("replay {a} loop:x.0,capture={b}"),
+    ] {
+        run(&command).failed_with(1, &[".pcap"]);
+        assert!(std::fs::read(&path).unwrap() == before, "{command}");
+    }
+}
+
+#[test]
+fn a_frame_longer_than_any_packet_is_replayed_as_a_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let (long, copy) = (dir.path().join("long.pcap"), dir.path().join("copy.pcap"));
+    let frame: Vec<u8> = (0..40_014u32).map(|at| at as u8).collect();
+    capture(&long, std::slice::from_ref(&frame));
+    let (from, to) = (long.display(), copy.display());
+    let report = run(&format!("replay {from} pcap:out={to} --json")).json();
+    assert_eq!((number(&report, "/packets"), number(&report, "/bytes")), (1, 40_014));
+    assert_eq!(read(&copy), [frame]);
+}
+
+#[test]
 fn damaged_files_are_sent_up_to_the_damage() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cut.pcap");

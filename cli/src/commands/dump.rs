@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     let signals = Signals::catch()?;
     let registry = args.run.ports.registry()?;
     let cores = args.run.cores.as_ref();
-    let wants = Wants { promiscuous: true, shared: true, timestamps: true };
+    let wants = Wants { promiscuous: true, shared: true, timestamps: true, chains: false };
     let mut opened = Opened::open(&registry, &args.port, wants, cores)?;
     opened.must_receive()?;
     let pool = make_pool(&args.run.ports, &registry, &[&opened])?;

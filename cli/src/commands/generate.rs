@@ -275,8 +275,8 @@ impl Generator {
                     self.totals.packets += sent as u64;
                     self.totals.bytes += (bytes - left) as u64;
                     bytes = left;
-                    run.saw(now);
-                    retry.done();
+                    // After a wait for room the time is another one.
+                    run.saw(if retry.done() { clock::now() } else { now });
                 }
             }
         }

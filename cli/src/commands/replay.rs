@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use anyport::{Burst, Error, TxQueue};
+use anyport::{Burst, Error, Pool, TxQueue};
 use anyport_capfile::{Reader, Record};
 use serde::Serialize;
 
@@ -90,7 +90,8 @@ pub fn run(args: &Args) -> Result<()> {
     let reader = Reader::open(&args.file)?;
     let signals = Signals::catch()?;
     let registry = args.run.ports.registry()?;
-    let mut opened = Opened::open(&registry, &args.port, Wants::default(), None)?;
+    let wants = Wants { chains: true, ..Wants::default() };
+    let mut opened = Opened::open(&registry, &args.port, wants, None)?;
     opened.must_transmit()?;
     let max = opened.max_frame();
     let pool = make_pool(&args.run.ports, &registry, &[&opened])?;
@@ -103,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
             tx,
             burst: Burst::new(),
             max,
-            room: pool.room(),
+            pool,
             quota: args.run.count.unwrap_or(u64::MAX),
             made: 0,
             retry: Retry::default(),
@@ -249,8 +250,8 @@ struct Sender {
     tx: TxQueue,
     burst: Burst,
     max: usize,
-    /// What a packet holds.
-    room: usize,
+    /// For frames that do not fit one packet of the queue's.
+    pool: Pool,
     /// How many frames are to be sent.
     quota: u64,
     /// How many were put into packets, less those that the port refused.
@@ -272,7 +273,7 @@ impl Sender {
             &mut self.totals.snapped
         } else if length < MIN_FRAME {
             &mut self.totals.too_short
-        } else if length > self.max + 4 || length > self.room {
+        } else if length > self.max + 4 {
             &mut self.totals.too_long
         } else {
             return false;
@@ -291,7 +292,7 @@ impl Sender {
             }
             self.totals.max_late_ns = self.totals.max_late_ns.max(now.saturating_sub(due));
         }
-        while self.burst.is_full() || self.tx.take(&mut self.burst, 1)? == 0 {
+        while self.burst.is_full() || !self.take(record.data)? {
             if run.stopping() {
                 return Ok(());
             }
@@ -301,11 +302,21 @@ impl Sender {
             }
             self.send_all(run)?;
         }
-        if let Some(packet) = self.burst.last_mut() {
-            packet.fill(record.data)?;
-        }
         self.made += 1;
         Ok(())
+    }
+
+    /// Puts a frame into a packet, or into a chain of them; false if there is none now.
+    fn take(&mut self, data: &[u8]) -> Result<bool> {
+        if data.len() > self.pool.room() {
+            let packet = self.pool.packet(data);
+            return Ok(packet.is_some_and(|packet| self.burst.push(packet).is_ok()));
+        }
+        let taken = self.tx.take(&mut self.burst, 1)? == 1;
+        if let Some(packet) = self.burst.last_mut().filter(|_| taken) {
+            packet.fill(data)?;
+        }
+        Ok(taken)
     }
 
     /// Sends all packets, or as many as the run has time for.
@@ -316,8 +327,8 @@ impl Sender {
                 Ok(0) => self.retry.pause(),
                 Ok(sent) => {
                     self.totals.packets += sent as u64;
-                    self.retry.done();
-                    run.saw(now);
+                    // After a wait for room the time is another one.
+                    run.saw(if self.retry.done() { clock::now() } else { now });
                 }
                 Err(error) => {
                     *match error {

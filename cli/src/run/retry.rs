@@ -13,10 +13,10 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Something was taken.
+    /// Something was taken; whether it had to be waited for.
     #[inline]
-    pub fn done(&mut self) {
-        self.tries = 0;
+    pub fn done(&mut self) -> bool {
+        std::mem::take(&mut self.tries) > 0
     }
 
     /// Nothing was taken: waits before the next attempt.

@@ -10,7 +10,7 @@ use anyport::driver::TxDriver;
 use anyport::packet::Clock;
 use anyport::time::realtime_ns;
 use anyport::{Burst, Error, Packet, PoolCache, Result};
-use anyport_capfile::{Direction, Format, Record, Writer};
+use anyport_capfile::{Direction, Format, Record, Target, Writer};
 
 use super::{explain, lock, same};
 
@@ -23,6 +23,8 @@ pub(crate) struct Output {
     path: PathBuf,
     format: Format,
     file: File,
+    /// Until the first start.
+    target: Option<Target>,
     /// From the first start on.
     writer: Option<Writer>,
     /// There was none before.
@@ -52,20 +54,32 @@ impl Output {
             Err(error) => return Err(failed(error)),
         };
         let (title, path) = (title.to_owned(), path.to_owned());
-        Ok(Output { title, path, format, file, writer: None, created })
+        let name = path.display().to_string();
+        let same = file.try_clone().map_err(failed)?;
+        let mut output = Output { title, path, format, file, target: None, writer: None, created };
+        let target = Target::new(same, &name);
+        output.target = Some(target.map_err(|error| explain(&output.title, error))?);
+        Ok(output)
     }
 
     /// Empties the file and writes its header, the first time.
     pub fn start(&mut self) -> Result<()> {
-        if self.writer.is_none() {
-            let name = self.path.display().to_string();
-            let file = self
-                .file
-                .try_clone()
-                .map_err(|source| Error::os(&name, "opening the file once more", source))?;
-            let writer = Writer::from_file(file, &name, self.format, INTERFACE);
-            self.writer = Some(writer.map_err(|error| explain(&self.title, error))?);
+        if self.writer.is_some() {
+            return Ok(());
         }
+        let failed = |error| explain(&self.title, error);
+        let target = match self.target.take() {
+            Some(target) => target,
+            // An earlier attempt failed.
+            None => {
+                let name = self.path.display().to_string();
+                let file = self.file.try_clone();
+                let file =
+                    file.map_err(|source| Error::os(&name, "opening the file once more", source))?;
+                Target::new(file, &name).map_err(failed)?
+            }
+        };
+        self.writer = Some(Writer::start_on(target, self.format, INTERFACE).map_err(failed)?);
         Ok(())
     }
 
