@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use anyport::MacAddr;
@@ -60,15 +60,19 @@ impl Interface {
     /// # Errors
     /// The system's.
     pub fn namespace(&self) -> io::Result<u64> {
-        let mut cookie = 0u64;
-        match get_option(self.socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie) {
-            Ok(_) => Ok(cookie),
-            // Before Linux 5.14: the number of the namespace's inode, which may be used again when it is gone.
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-                std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino())
-            }
-            Err(error) => Err(error),
+        match namespace_of(self.socket.as_raw_fd())? {
+            Some(cookie) => Ok(cookie),
+            // The number of the namespace's inode, which may be used again when it is gone.
+            None => std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino()),
         }
+    }
+
+    /// Whether a socket is in the interface's namespace; it is believed to be before Linux 5.14.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn shares_namespace_with(&self, socket: RawFd) -> io::Result<bool> {
+        Ok(namespace_of(socket)? == namespace_of(self.socket.as_raw_fd())?)
     }
 
     /// Another handle for the same interface.
@@ -187,6 +191,16 @@ impl Interface {
     pub fn set_mtu(&self, mtu: usize) -> io::Result<()> {
         let mtu = libc::c_int::try_from(mtu).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.call(libc::SIOCSIFMTU, |ifreq| ifreq.ifr_ifru.ifru_mtu = mtu).map(|_| ())
+    }
+}
+
+/// The number of a socket's network namespace; `None` before Linux 5.14.
+fn namespace_of(socket: RawFd) -> io::Result<Option<u64>> {
+    let mut cookie = 0u64;
+    match get_option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie) {
+        Ok(_) => Ok(Some(cookie)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -171,7 +171,8 @@ impl Socket {
         let fd = capture.as_raw_fd();
         let system = |error| self.explain("setting up the packet socket", error);
         packet_socket::reject_all(fd).map_err(system)?;
-        if packet_socket::bound_to(fd).map_err(system)? != Some(self.interface.index()) {
+        let here = self.interface.shares_namespace_with(fd).map_err(system)?;
+        if !here || packet_socket::bound_to(fd).map_err(system)? != Some(self.interface.index()) {
             let reason = "another interface has its name, in the network namespace that this thread is in: start the port \
                           from a thread in the namespace that it was opened in";
             return Err(Error::Backend { device: self.title.clone(), reason: reason.into() });

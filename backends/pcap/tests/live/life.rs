@@ -1,0 +1,99 @@
+//! The interface as it was found (contract L8), one opener (L2), nothing leaked (L9).
+
+use anyport::{Burst, Error};
+use anyport_netdev::testing::{in_namespace, run};
+
+use crate::common::{frame, open, registry};
+
+/// All that `ip` and `ethtool` show of an interface, but for its counters.
+fn shown(name: &str) -> String {
+    run("ip", &format!("-d -j link show {name}")) + &run("ethtool", &format!("-k {name}"))
+}
+
+#[test]
+fn the_device_is_exclusive_and_found_as_it_was() {
+    in_namespace(|| {
+        run("ethtool", "-K a0 gro on");
+        let before = shown("a0");
+        let a = open("pcap:a0,max_frame=4014,mac=02:00:00:00:00:77,promiscuous=true");
+        assert!(matches!(registry().open("pcap:a0"), Err(Error::Busy { .. })));
+        assert_eq!(a.mac().to_string(), "02:00:00:00:00:77");
+        let during = shown("a0");
+        assert!(
+            during.contains("\"mtu\":4000") && during.contains("02:00:00:00:00:77"),
+            "{during}"
+        );
+        drop(a);
+        assert_eq!(shown("a0"), before);
+        open("pcap:a0");
+    });
+}
+
+#[test]
+fn a_panic_leaves_the_device_as_it_was_too() {
+    in_namespace(|| {
+        let before = shown("a0");
+        let result = std::panic::catch_unwind(|| {
+            let _a = open("pcap:a0,max_frame=4014,mac=02:00:00:00:00:77,promiscuous=true");
+            std::panic::resume_unwind(Box::new("as if"));
+        });
+        assert!(result.is_err());
+        assert_eq!(shown("a0"), before);
+    });
+}
+
+#[test]
+fn a_refused_configuration_leaves_it_as_it_was() {
+    in_namespace(|| {
+        let before = shown("a0");
+        // The last of them cannot be had.
+        let spec = "pcap:a0,mac=02:00:00:00:00:77,promiscuous=true,max_frame=65532";
+        assert!(matches!(registry().open(spec), Err(Error::Unsupported { .. })));
+        // A ring that cannot be had is seen at start.
+        let pool = anyport::Pool::builder().frames(64).frame_size(16384).build().unwrap();
+        let keys = "rx_ring=65536,max_frame=65531,max_segments=5";
+        let mut port = registry().open_with(&format!("pcap:a0,{keys}"), &pool).unwrap();
+        let error = port.start().map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("`rx_ring` = 65536") && error.contains("are the most"), "{error}");
+        drop(port);
+        assert_eq!(shown("a0"), before);
+    });
+}
+
+#[test]
+fn a_hundred_rounds_leak_nothing() {
+    in_namespace(|| {
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let mut b = open("pcap:a1");
+        let to = b.mac();
+        let pool = anyport::Pool::builder().frames(256).frame_size(2048).build().unwrap();
+        let mine = |frames: usize| assert_eq!(pool.free(), pool.capacity() - frames);
+        let mut first = None;
+        for round in 0..100 {
+            let mut port = registry().open_with("pcap:a0,to_kernel=arp", &pool).unwrap();
+            for _ in 0..2 {
+                let (_rx, mut tx) = port.start().unwrap().into_pair();
+                let mut burst = Burst::new();
+                burst.push(pool.packet(&frame(to, round, 60)).unwrap()).unwrap();
+                assert_eq!(tx.send(&mut burst).unwrap(), 1);
+                port.stop().unwrap();
+            }
+            port.close().unwrap();
+            mine(0);
+            if round % 20 == 19 {
+                let rounds = round - 19..=round;
+                let expected: Vec<_> =
+                    rounds.flat_map(|n| [frame(to, n, 60), frame(to, n, 60)]).collect();
+                assert_eq!(b.receive(40), expected);
+            }
+            // Other tests of this process open and close descriptors, too: the least of many looks counts.
+            let now = descriptors();
+            let least = first.get_or_insert(now);
+            if round < 50 {
+                *least = now.min(*least);
+            }
+        }
+        let least = (0..1000).map(|_| descriptors()).min().unwrap();
+        assert!(least <= first.unwrap() + 20, "{least} descriptors, {first:?} before");
+    });
+}

@@ -1,0 +1,10 @@
+//! Live ports on the ends of a veth pair, each test in a network namespace of its own that goes with its thread.
+
+mod common;
+mod exclusive;
+mod life;
+mod link;
+mod loss;
+mod open;
+mod processes;
+mod traffic;
