@@ -19,7 +19,7 @@ pub fn devices(backend: &str, by: &str) -> Vec<DeviceInfo> {
     let Ok(all) = links() else { return Vec::new() };
     let host = Host::look().unwrap_or_default();
     forget_gone(&all);
-    let privilege = packet_socket::probe()
+    let privilege = packet_socket::may_open()
         .err()
         .map(|_| format!("no privilege: it needs {}; {}", Privilege::NetRaw.name(), remedy()));
     all.iter()

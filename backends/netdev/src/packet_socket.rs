@@ -8,13 +8,23 @@ use std::os::fd::{AsRawFd, RawFd};
 use anyport::MacAddr;
 
 use crate::bpf::Program;
+use crate::privilege::Privilege;
 use crate::sys::{get_option, owned, set_option};
 
-/// Whether this thread may open a packet socket: tried, since a security module may refuse what capabilities allow.
+/// Whether this thread may open a packet socket. Where the capability alone does not tell, it is tried, which takes some
+/// milliseconds: the kernel waits for all processors before it lets such a socket go.
 ///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW; the system's.
-pub fn probe() -> io::Result<()> {
+pub fn may_open() -> io::Result<()> {
+    if Privilege::NetRaw.held() { Ok(()) } else { try_open() }
+}
+
+/// Tries to open a packet socket, since a security module may refuse what capabilities allow.
+///
+/// # Errors
+/// `EPERM` without CAP_NET_RAW; the system's.
+pub fn try_open() -> io::Result<()> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     owned(unsafe { libc::socket(libc::AF_PACKET, kind, 0) }).map(drop)

@@ -67,7 +67,7 @@ impl LivePort {
         };
         let info = links::link(interface.index()).map_err(failed("reading the interface"))?;
         open::check_ethernet(&title, &info)?;
-        packet_socket::probe().map_err(|error| match error.raw_os_error() {
+        packet_socket::may_open().map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
                 denied(&title, "open a packet socket", &[Privilege::NetRaw])
             }

@@ -197,7 +197,7 @@ impl Socket {
         if !flags.up {
             return Ok(());
         }
-        if packet_socket::probe().is_err() {
+        if packet_socket::try_open().is_err() {
             return Err(denied(&self.title, "open a packet socket", &[Privilege::NetRaw]));
         }
         let here = Interface::open(&self.interface.name().unwrap_or_default());
