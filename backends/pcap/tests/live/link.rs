@@ -192,6 +192,8 @@ fn a_renamed_interface_goes_on_working() {
         };
         ip("link set a0 down");
         ip("link set a0 name c0");
+        // libpcap looks for it under the name that it had.
+        assert_eq!(a.receive(0), [] as [Vec<u8>; 0]);
         ip("link set c0 up");
         b.port.control().wait_link_up(Duration::from_secs(5)).unwrap();
         exchange(&mut a, &mut b, 1);
