@@ -3,13 +3,15 @@
 //! The kernel does not refuse a second packet socket, so the common layer does: it binds a Unix socket to an abstract
 //! name made of the device's key. The name goes with the last descriptor, so `kill -9` leaves nothing behind,
 //! no file is needed and no permission; whoever finds it taken connects and asks the kernel for the holder's process
-//! id. Abstract names live in a network namespace, as interfaces do; what is not in a namespace (PCI devices) is
+//! id. A lock that is let go refuses to be asked, although its name may stay for a moment: another thread of the process
+//! may be starting a program just then, which has all descriptors until it really begins. Abstract names live in a network namespace, as interfaces do; what is not in a namespace (PCI devices) is
 //! refused by the kernel itself.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
@@ -19,8 +21,11 @@ use crate::error::{Error, Result};
 /// what a process that was killed left changed (contract L8).
 #[derive(Debug)]
 pub struct DeviceLock {
-    _listener: OwnedFd,
+    listener: OwnedFd,
 }
+
+/// How long a name may stay that nobody answers for.
+const LET_GO: Duration = Duration::from_secs(1);
 
 impl DeviceLock {
     /// The process that holds the lock on what `key` names, `Some(0)` if it cannot be known who; the holder is not
@@ -36,22 +41,28 @@ impl DeviceLock {
     pub fn take(key: &str, device: &str) -> Result<DeviceLock> {
         let system = |source| Error::os(device, "locking the device", source);
         let address = address(key).map_err(system)?;
-        // A holder may be closing between the two steps: look twice, then take what is seen.
-        for last in [false, true] {
+        let deadline = Instant::now() + LET_GO;
+        loop {
             match UnixListener::bind_addr(&address) {
-                Ok(listener) => return Ok(DeviceLock { _listener: listener.into() }),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    if let Some(pid) = holder(&address) {
-                        return Err(Error::Busy { device: device.into(), pid });
+                Ok(listener) => return Ok(DeviceLock { listener: listener.into() }),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&address) {
+                    Some(pid) => return Err(Error::Busy { device: device.into(), pid }),
+                    // Being taken, or let go, at this moment.
+                    None if Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(1));
                     }
-                    if last {
-                        return Err(Error::Busy { device: device.into(), pid: 0 });
-                    }
-                }
+                    None => return Err(Error::Busy { device: device.into(), pid: 0 }),
+                },
                 Err(error) => return Err(system(error)),
             }
         }
-        Err(Error::Busy { device: device.into(), pid: 0 })
+    }
+}
+
+impl Drop for DeviceLock {
+    fn drop(&mut self) {
+        // SAFETY: an open descriptor of this lock. It can only fail by not being a socket.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
     }
 }
 
@@ -153,5 +164,21 @@ mod tests {
         drop(lock);
         assert_eq!(DeviceLock::holder(&key), None);
         DeviceLock::take(&key, "pcap:x").unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_let_go_is_free_although_a_child_still_has_its_descriptor() {
+        let key = format!("test-child-{}", std::process::id());
+        let lock = DeviceLock::take(&key, "pcap:x").unwrap();
+        // What a child has between its beginning and the program that it starts.
+        let childs = lock.listener.try_clone().unwrap();
+        drop(lock);
+        assert_eq!(DeviceLock::holder(&key), None);
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| DeviceLock::take(&key, "pcap:x"));
+            std::thread::sleep(Duration::from_millis(20));
+            drop(childs);
+            drop(next.join().unwrap().unwrap());
+        });
     }
 }
