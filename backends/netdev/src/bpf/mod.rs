@@ -13,6 +13,7 @@ use crate::sys::owned;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_DETACH: libc::c_long = 34;
 
 /// The kinds of program that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Program {
     ///
     /// # Errors
     /// `EINVAL` before Linux 6.6; `EPERM` without CAP_NET_ADMIN; `ENODEV` if there is no such interface.
-    pub fn attach_tcx_first(&self, interface: u32) -> io::Result<OwnedFd> {
+    pub fn attach_tcx_first(&self, interface: u32) -> io::Result<Link> {
         const TCX_INGRESS: u32 = 46;
         /// Relative to nothing: the first of all.
         const BEFORE: u32 = 1 << 3;
@@ -117,7 +118,7 @@ impl Program {
                 revision: 0,
             },
         )?;
-        owned(fd)
+        Ok(Link(owned(fd)?))
     }
 
     /// Runs the program on a frame in the kernel, without any interface: what it returns.
@@ -148,6 +149,20 @@ impl Program {
         };
         call(PROG_TEST_RUN, &mut run)?;
         Ok(run.verdict)
+    }
+}
+
+/// A program's attachment, which goes with its last descriptor.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Link {
+    /// Detaches the program now, whoever has the descriptor still.
+    pub fn detach(&self) {
+        // The descriptor, and fields that stay zero.
+        let mut attributes = [self.0.as_raw_fd() as u32, 0, 0, 0];
+        // What cannot be detached (its interface is gone) is not attached.
+        let _ = call(LINK_DETACH, &mut attributes);
     }
 }
 

@@ -280,3 +280,16 @@ impl Socket {
         self.interface.mtu().map_or(self.max - 4, |mtu| mtu + 14)
     }
 }
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // The socket goes with its last descriptor, and a child that another thread is just starting has one for a moment.
+        if let Some(fd) = self.fd() {
+            let _ = packet_socket::reject_all(fd);
+            let _ = self.membership(fd, Membership::AllMulticast, false);
+            if lock(&self.filter).promiscuous {
+                let _ = self.membership(fd, Membership::Promiscuous, false);
+            }
+        }
+    }
+}

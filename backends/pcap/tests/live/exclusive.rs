@@ -5,11 +5,9 @@
 //!                         port under test ──┘
 //! ```
 
-use std::os::fd::OwnedFd;
-
 use anyport::{Error, MacAddr};
 use anyport_netdev::bpf::asm::Assembler;
-use anyport_netdev::bpf::{Kind, Program};
+use anyport_netdev::bpf::{Kind, Link, Program};
 use anyport_netdev::testing::{in_namespace, ip};
 use anyport_netdev::{Interface, links};
 use etherparse::PacketBuilder;
@@ -224,7 +222,7 @@ fn fragments_of_one_datagram_go_one_way() {
 }
 
 /// A program that does nothing but say this, at the ingress, in front of all that are there.
-fn program(verdict: i32) -> OwnedFd {
+fn program(verdict: i32) -> Link {
     let mut a = Assembler::new();
     a.exit(verdict);
     let program = Program::load(Kind::Tc, "anyport_test", &a.finish().unwrap()).unwrap();
@@ -246,7 +244,7 @@ fn programs_of_others_are_neither_in_the_way_nor_disturbed() {
         let (received, answers) = ask(&mut port, &mut asker, &questions, 1, 1);
         assert_eq!((received, answers), (vec![syn(to, 22)], vec!["arp".to_owned()]));
         drop(port);
-        drop(passing);
+        passing.detach();
         // One that drops everything: it goes on deciding about what stays with the kernel.
         let dropping = program(DROP);
         let mut port = open("pcap:a0,to_kernel=arp");
@@ -256,7 +254,7 @@ fn programs_of_others_are_neither_in_the_way_nor_disturbed() {
         drop(port);
         asker.send(questions.clone());
         assert_eq!(answered(&mut asker, 0), [] as [String; 0]);
-        drop(dropping);
+        dropping.detach();
         asker.send(questions);
         assert_eq!(answered(&mut asker, 2), ["arp", "tcp 22"]);
     });
