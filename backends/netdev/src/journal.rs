@@ -101,6 +101,17 @@ impl Journal {
         Journal { directories }
     }
 
+    /// Whether there is a directory that can be written.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn is_writable(&self) -> bool {
+        self.directories.iter().any(|directory| {
+            let probe = directory.join(format!(".probe.{}", std::process::id()));
+            let written = prepare(directory).and_then(|()| fs::write(&probe, ""));
+            let _ = fs::remove_file(&probe);
+            written.is_ok()
+        })
+    }
+
     /// Writes an entry, whole or not at all, in the first directory that can be written; an older one of the same interface
     /// is replaced.
     ///
@@ -161,7 +172,8 @@ fn is_ours(directory: &Path) -> bool {
     })
 }
 
-fn write(directory: &Path, entry: &Entry) -> io::Result<()> {
+/// Makes the directory, and refuses one where others may write.
+fn prepare(directory: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -172,6 +184,11 @@ fn write(directory: &Path, entry: &Entry) -> io::Result<()> {
             "other users may write there, too; `chmod go-w` it",
         ));
     }
+    Ok(())
+}
+
+fn write(directory: &Path, entry: &Entry) -> io::Result<()> {
+    prepare(directory)?;
     let part = directory.join(format!(".{}.{}", entry.file(), std::process::id()));
     let result = fs::write(&part, serde_json::to_vec(entry)?)
         .and_then(|()| fs::rename(&part, directory.join(entry.file())));

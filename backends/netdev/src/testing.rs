@@ -11,6 +11,8 @@
 
 use std::process::{Command, Output};
 
+use crate::bpf::{Kind, Program};
+
 /// Whether a test that needs privileges has them; `what` it needs is said if not.
 ///
 /// # Panics
@@ -47,6 +49,25 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Whether programs can be loaded, which a user namespace does not allow; said if not.
+///
+/// # Panics
+/// As [`privileged`].
+pub fn may_load_programs() -> bool {
+    let code = crate::to_kernel::ToKernel::default().tcx_program();
+    let loaded = code.and_then(|code| Program::load(Kind::Tc, "anyport_test", &code));
+    privileged(loaded.is_ok(), "CAP_BPF and CAP_NET_ADMIN of the machine itself")
+}
+
+/// Whether a journal can be kept; said if not.
+///
+/// # Panics
+/// As [`privileged`].
+pub fn may_keep_a_journal() -> bool {
+    let written = crate::journal::Journal::default().is_writable();
+    privileged(written, "/run/anyport, or XDG_RUNTIME_DIR set to a directory of its own")
 }
 
 /// Runs `ip` in the calling thread's namespace.

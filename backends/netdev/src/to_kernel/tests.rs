@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bpf::{Kind, Program};
-use crate::privilege::Privilege;
+use crate::testing::may_load_programs;
 
 const NEXT: u32 = -1i32 as u32;
 const DROP: u32 = 2;
@@ -31,20 +31,13 @@ fn words(text: &str) -> Vec<String> {
     text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// A program, where this thread may load one.
+/// A program, where one may be loaded.
 fn program(text: &str) -> Option<Program> {
     let code = ToKernel::parse("test", &words(text)).unwrap().tcx_program().unwrap();
-    match Program::load(Kind::Tc, "anyport_test", &code) {
-        Ok(program) => Some(program),
-        Err(error) if !Privilege::Bpf.held() => {
-            assert!(
-                std::env::var_os("ANYPORT_REQUIRE_PRIVILEGED").is_none(),
-                "root is required: {error}"
-            );
-            None
-        }
+    may_load_programs().then(|| match Program::load(Kind::Tc, "anyport_test", &code) {
+        Ok(program) => program,
         Err(error) => panic!("{text}: {error}"),
-    }
+    })
 }
 
 /// Whether the rules give the frame to the kernel, told the slow way.
