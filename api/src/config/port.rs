@@ -63,7 +63,8 @@ pub struct PortConfig {
     pub shared: bool,
     /// Take the interface even if it carries the default route or the login session (contract R13).
     pub takeover: bool,
-    /// What stays with the kernel although the port is exclusive: `arp,tcp:22` (contract R13).
+    /// What goes to the kernel, and not to the port, although the port is exclusive: `arp,tcp:22` (contract R13). The words
+    /// are those of the guide to configuration.
     #[serde(deserialize_with = "list")]
     pub to_kernel: Vec<String>,
     /// Write everything received and sent to this pcapng file.

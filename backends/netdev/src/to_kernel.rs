@@ -21,6 +21,7 @@
 //!   protocol alone: a word with a port never names it, `udp` or `ip` do.
 //! - A header that is cut short, or that no stack would accept, is not named by words that would have to look into it:
 //!   such a frame goes to the port.
+//! - With `shared=true` everything goes to both, and the words are only checked.
 
 use std::io;
 

@@ -347,17 +347,32 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// The same rules in the form for XDP, which sees tags in the frame and nothing of the kernel's.
+fn xdp_program(text: &str) -> Program {
+    const XDP_DROP: i32 = 1;
+    const XDP_PASS: i32 = 2;
+    let rules = ToKernel::parse("test", &words(text)).unwrap();
+    let mut a = Assembler::new();
+    let owners = Owners { kernel: a.label(), port: a.label() };
+    a.op_reg(Op::Mov, Reg::R6, Reg::R1);
+    rules.classify(&mut a, LoadBytes::Xdp, owners);
+    a.place(owners.port).exit(XDP_DROP).place(owners.kernel).exit(XDP_PASS);
+    Program::load(Kind::Xdp, "anyport_test", &a.finish().unwrap()).unwrap()
+}
+
 #[test]
 fn the_kernel_runs_what_the_model_says() {
     for text in
         ["arp,tcp:22,udp:53", "ip6,sctp:22,igmp", "icmp,icmp6,lldp,udp:53,tcp", "proto:132,udp"]
     {
         let Some(program) = program(text) else { return };
+        let xdp = xdp_program(text);
         let config =
             ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() };
         proptest!(config, |(frame in frames())| {
-            let expected = if model(text, &frame) { NEXT } else { DROP };
-            prop_assert_eq!(program.test_run(&frame).unwrap(), expected);
+            let kernel = model(text, &frame);
+            prop_assert_eq!(program.test_run(&frame).unwrap(), if kernel { NEXT } else { DROP });
+            prop_assert_eq!(xdp.test_run(&frame).unwrap(), if kernel { 2 } else { 1 });
         });
     }
 }
