@@ -56,7 +56,7 @@ impl Entry {
     /// An entry without changes.
     pub fn new(interface: &Interface) -> io::Result<Entry> {
         Ok(Entry {
-            boot: boot()?,
+            boot: boot(),
             namespace: interface.namespace()?,
             index: interface.index(),
             name: interface.name()?,
@@ -74,9 +74,16 @@ fn file(namespace: u64, index: u32) -> String {
     format!("interface-{namespace}-{index}.json")
 }
 
-/// This boot's identity.
-fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+/// This boot's identity; empty where `/proc` does not show it, which is no reason not to open a port.
+fn boot() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// Whether two identities are of one boot; it is believed where one is not known, for an entry that is thrown away
+/// wrongly is lost.
+fn same_boot(a: &str, b: &str) -> bool {
+    a == b || a.is_empty() || b.is_empty()
 }
 
 /// Where entries are.
@@ -141,13 +148,13 @@ impl Journal {
     /// The entry of that interface, if there is one.
     pub fn read(&self, interface: &Interface) -> io::Result<Option<Entry>> {
         let name = file(interface.namespace()?, interface.index());
-        let boot = boot()?;
+        let boot = boot();
         Ok(self.directories.iter().find_map(|directory| read(directory, &name, &boot)))
     }
 
     /// All entries of that network namespace; those of earlier boots are removed.
     pub fn all(&self, namespace: u64) -> io::Result<Vec<Entry>> {
-        let boot = boot()?;
+        let boot = boot();
         let mut entries = Vec::new();
         for directory in &self.directories {
             let Ok(files) = fs::read_dir(directory) else { continue };
@@ -209,7 +216,7 @@ fn read(directory: &Path, name: &str, boot: &str) -> Option<Entry> {
     if let Err(error) = &entry {
         tracing::warn!("{} cannot be read ({error}); it is removed", path.display());
     }
-    let entry = entry.ok().filter(|entry| entry.boot == boot && entry.file() == name);
+    let entry = entry.ok().filter(|entry| same_boot(&entry.boot, boot) && entry.file() == name);
     if entry.is_none() {
         let _ = fs::remove_file(&path);
     }
@@ -226,14 +233,7 @@ mod tests {
             found: "1500".into(),
             given: vec!["4000".into(), "9000".into()],
         };
-        Entry {
-            boot: boot().unwrap(),
-            namespace,
-            index,
-            name: "a0".into(),
-            pid: 7,
-            changes: vec![change],
-        }
+        Entry { boot: boot(), namespace, index, name: "a0".into(), pid: 7, changes: vec![change] }
     }
 
     #[test]
@@ -286,6 +286,20 @@ mod tests {
         fs::write(directory.join("interface-3-9.json"), &whole).unwrap();
         assert_eq!(journal.all(3).unwrap(), []);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_entry_stays_where_the_boot_is_not_known() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("anyport");
+        let journal = Journal::in_directories(vec![directory.clone()]);
+        let known = entry(3, 5);
+        journal.write(&known).unwrap();
+        assert_eq!(read(&directory, &known.file(), ""), Some(known));
+        let mut unknown = entry(3, 6);
+        unknown.boot.clear();
+        journal.write(&unknown).unwrap();
+        assert_eq!(read(&directory, &unknown.file(), &boot()), Some(unknown));
     }
 
     #[test]
