@@ -3,9 +3,11 @@
 //! The kernel does not refuse a second packet socket, so the common layer does: it binds a Unix socket to an abstract
 //! name made of the device's key. The name goes with the last descriptor, so `kill -9` leaves nothing behind,
 //! no file is needed and no permission; whoever finds it taken connects and asks the kernel for the holder's process
-//! id. A lock that is let go refuses to be asked, although its name may stay for a moment: another thread of the process
-//! may be starting a program just then, which has all descriptors until it really begins. Abstract names live in a network namespace, as interfaces do; what is not in a namespace (PCI devices) is
+//! id. Abstract names live in a network namespace, as interfaces do; what is not in a namespace (PCI devices) is
 //! refused by the kernel itself.
+//!
+//! Trap: a lock that is let go refuses to be asked, but its name may stay for a moment: another thread of the process may
+//! be starting a program just then, and the child has all descriptors until the program begins.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -39,20 +41,27 @@ impl DeviceLock {
     /// # Errors
     /// [`Error::Busy`] with the holder's process id; the system's.
     pub fn take(key: &str, device: &str) -> Result<DeviceLock> {
+        let deadline = Instant::now() + LET_GO;
+        DeviceLock::take_while(key, device, || {
+            // Nothing tells when a name goes.
+            std::thread::sleep(Duration::from_millis(1));
+            Instant::now() < deadline
+        })
+    }
+
+    /// Tries as long as nobody answers for the name and `again` says so: it is being taken, or let go, at this moment.
+    fn take_while(key: &str, device: &str, mut again: impl FnMut() -> bool) -> Result<DeviceLock> {
         let system = |source| Error::os(device, "locking the device", source);
         let address = address(key).map_err(system)?;
-        let deadline = Instant::now() + LET_GO;
         loop {
             match UnixListener::bind_addr(&address) {
                 Ok(listener) => return Ok(DeviceLock { listener: listener.into() }),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&address) {
-                    Some(pid) => return Err(Error::Busy { device: device.into(), pid }),
-                    // Being taken, or let go, at this moment.
-                    None if Instant::now() < deadline => {
-                        std::thread::sleep(Duration::from_millis(1));
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    let pid = holder(&address);
+                    if pid.is_some() || !again() {
+                        return Err(Error::Busy { device: device.into(), pid: pid.unwrap_or(0) });
                     }
-                    None => return Err(Error::Busy { device: device.into(), pid: 0 }),
-                },
+                }
                 Err(error) => return Err(system(error)),
             }
         }
@@ -171,14 +180,15 @@ mod tests {
         let key = format!("test-child-{}", std::process::id());
         let lock = DeviceLock::take(&key, "pcap:x").unwrap();
         // What a child has between its beginning and the program that it starts.
-        let childs = lock.listener.try_clone().unwrap();
+        let mut childs = Some(lock.listener.try_clone().unwrap());
         drop(lock);
         assert_eq!(DeviceLock::holder(&key), None);
-        std::thread::scope(|scope| {
-            let next = scope.spawn(|| DeviceLock::take(&key, "pcap:x"));
-            std::thread::sleep(Duration::from_millis(20));
-            drop(childs);
-            drop(next.join().unwrap().unwrap());
-        });
+        // As long as the child has it, nobody in particular is busy; when it has not any more, the lock is free.
+        let busy = DeviceLock::take_while(&key, "pcap:x", || false).unwrap_err();
+        assert!(matches!(busy, Error::Busy { pid: 0, .. }), "{busy}");
+        let next = DeviceLock::take_while(&key, "pcap:x", || childs.take().is_some()).unwrap();
+        assert!(childs.is_none(), "it was taken before the child let go");
+        assert_eq!(DeviceLock::holder(&key), Some(std::process::id()));
+        drop(next);
     }
 }
