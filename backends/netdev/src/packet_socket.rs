@@ -8,16 +8,21 @@ use std::os::fd::{AsRawFd, RawFd};
 use anyport::MacAddr;
 
 use crate::bpf::Program;
-use crate::privilege::Privilege;
 use crate::sys::{get_option, owned, set_option};
 
-/// Whether this thread may open a packet socket. Where the capability alone does not tell, it is tried, which takes some
-/// milliseconds: the kernel waits for all processors before it lets such a socket go.
+/// Whether this thread may open a packet socket, as far as CAP_NET_RAW goes.
+///
+/// What is opened is a raw IP socket, which asks for the same capability in the same namespace: to hold it somewhere is not
+/// enough (in a user namespace it may not be valid for the network namespace), and a packet socket takes some milliseconds,
+/// since the kernel waits for all processors before it lets one go. Where it is refused, the packet socket has the last word.
 ///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW; the system's.
 pub fn may_open() -> io::Result<()> {
-    if Privilege::NetRaw.held() { Ok(()) } else { try_open() }
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let raw = owned(unsafe { libc::socket(libc::AF_INET, kind, libc::IPPROTO_RAW) });
+    raw.map(drop).or_else(|_| try_open())
 }
 
 /// Tries to open a packet socket, since a security module may refuse what capabilities allow.

@@ -15,7 +15,17 @@ const ROLE: &str = "ANYPORT_TEST_PORT";
 
 /// Starts this program to run the test of that name in the other role; what it says first.
 fn start(test: &str, spec: &str, environment: &[(&str, &str)]) -> (Child, String) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    start_by(Command::new(std::env::current_exe().unwrap()), test, spec, environment)
+}
+
+/// The same by a command that goes before.
+fn start_by(
+    mut command: Command,
+    test: &str,
+    spec: &str,
+    environment: &[(&str, &str)],
+) -> (Child, String) {
+    let mut child = command
         .args(["--exact", &format!("processes::{test}"), "--nocapture", "--test-threads=1"])
         .env(ROLE, spec)
         .envs(environment.iter().copied())
@@ -34,6 +44,9 @@ fn start(test: &str, spec: &str, environment: &[(&str, &str)]) -> (Child, String
 #[allow(clippy::print_stderr, reason = "it is read by the process that started this one")]
 fn other_role() -> bool {
     let Ok(spec) = std::env::var(ROLE) else { return false };
+    // Whatever hangs here does not hang the one that reads what is said.
+    // SAFETY: no pointers; the signal's default action ends the process.
+    unsafe { libc::alarm(60) };
     match registry().open(&spec) {
         Err(error) => eprintln!("said: {error}"),
         Ok(port) => {
@@ -166,5 +179,24 @@ fn the_interface_of_a_login_is_not_taken_by_accident() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    });
+}
+
+#[test]
+fn a_capability_that_does_not_hold_for_the_namespace_is_none() {
+    if other_role() {
+        return;
+    }
+    let name = "a_capability_that_does_not_hold_for_the_namespace_is_none";
+    in_namespace(|| {
+        // All capabilities, but in a user namespace to which this network namespace does not belong.
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user"]).arg(std::env::current_exe().unwrap());
+        let (mut child, said) = start_by(command, name, "pcap:a0", &[]);
+        assert!(
+            said.contains("no privilege to open a packet socket: it needs CAP_NET_RAW"),
+            "{said}"
+        );
+        assert!(child.wait().unwrap().success());
     });
 }
