@@ -54,10 +54,15 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
 /// Whether programs can be loaded, which a user namespace does not allow; said if not.
 ///
 /// # Panics
-/// As [`privileged`].
+/// As [`privileged`]; if the kernel refuses the program for another reason than privilege.
 pub fn may_load_programs() -> bool {
     let code = crate::to_kernel::ToKernel::default().tcx_program();
     let loaded = code.and_then(|code| Program::load(Kind::Tc, "anyport_test", &code));
+    if let Err(error) = &loaded
+        && error.raw_os_error() != Some(libc::EPERM)
+    {
+        panic!("the simplest program cannot be loaded: {error}");
+    }
     privileged(loaded.is_ok(), "CAP_BPF and CAP_NET_ADMIN of the machine itself")
 }
 
