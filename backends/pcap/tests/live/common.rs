@@ -6,6 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyport::{Burst, Counters, MacAddr, Pool, Port, Registry, RxQueue, TxQueue, Wake};
 
+/// How long anything may take that is sure to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for what another thread does.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry.register(anyport_pcap::Pcap::default()).unwrap();
@@ -76,7 +88,7 @@ impl End {
     }
 
     pub fn send_all(&mut self, burst: &mut Burst) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while !burst.is_empty() {
             if self.tx.send(burst).unwrap() == 0 {
                 assert!(Instant::now() < deadline, "the queue stays full");
@@ -87,15 +99,27 @@ impl End {
 
     /// Everything that arrives until so many are there and nothing more comes for a while.
     pub fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
+        self.receive_until(|frames, _| frames.len() >= count)
+    }
+
+    /// The same where some may be lost: until those that arrived, and those that the ring had no room for since it was
+    /// `lost` of them, are so many. More are found out, too: they come within the while.
+    pub fn receive_or_lose(&mut self, count: usize, lost: u64) -> Vec<Vec<u8>> {
+        self.receive_until(|frames, counters| {
+            frames.len() as u64 + counters.rx_ring_full.unwrap() - lost >= count as u64
+        })
+    }
+
+    fn receive_until(&mut self, all: impl Fn(&[Vec<u8>], Counters) -> bool) -> Vec<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
         let mut frames = Vec::new();
         let mut burst = Burst::new();
         loop {
-            let patience = if frames.len() < count { 5000 } else { 50 };
-            match self.rx.wait(Duration::from_millis(patience)).unwrap() {
-                Wake::Ready => {}
-                Wake::Timeout => return frames,
-                // Links come and go in some tests.
-                _ => continue,
+            // Links come and go in some tests, so not every early end is a frame.
+            let wake = self.rx.wait(Duration::from_millis(50)).unwrap();
+            let late = Instant::now() > deadline;
+            if late || wake == Wake::Timeout && all(&frames, self.counters()) {
+                return frames;
             }
             self.rx.recv(&mut burst).unwrap();
             frames.extend(burst.drain().map(|packet| packet.data().to_vec()));
