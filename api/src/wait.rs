@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::queue::RxQueue;
+use crate::queue::{Look, RxQueue};
 
 /// Why a wait returned (contract R10). Stop, close and the loss of the device are errors: [`Error::Closed`] and
 /// [`Error::DeviceGone`].
@@ -220,21 +220,16 @@ pub fn wait_any(
         return Err(Error::Config { context: "wait_any".into(), reason });
     }
     let deadline = Instant::now().checked_add(timeout);
-    let mut fds: Vec<libc::pollfd> = queues
-        .iter()
-        .map(|queue| libc::pollfd { fd: queue.descriptor(), events: libc::POLLIN, revents: 0 })
-        .collect();
+    // Filled before the first sleep: a call that finds something needs no memory.
+    let mut fds: Vec<libc::pollfd> = Vec::new();
     loop {
-        // First only a look, which costs little while there is traffic; then, before sleeping, a look that arms.
-        for arm in [false, true] {
-            let left =
-                deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-            if arm && left.is_zero() {
-                return Ok(0);
-            }
+        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        // First a look that costs little while there is traffic; then, before sleeping, one that arms.
+        let looks: &[Look] = if over { &[Look::Poll] } else { &[Look::Frames, Look::Arm] };
+        for &look in looks {
             let mut ready = 0;
             for (queue, wake) in queues.iter_mut().zip(wakes.iter_mut()) {
-                *wake = match queue.prepare(arm) {
+                *wake = match queue.prepare(look) {
                     Ok(found) => found.unwrap_or(Wake::Timeout),
                     Err(_) => Wake::Ready,
                 };
@@ -243,6 +238,15 @@ pub fn wait_any(
             if ready > 0 {
                 return Ok(ready);
             }
+        }
+        if over {
+            return Ok(0);
+        }
+        if fds.is_empty() {
+            let events = libc::POLLIN;
+            let poll =
+                |queue: &&mut RxQueue| libc::pollfd { fd: queue.descriptor(), events, revents: 0 };
+            fds.extend(queues.iter().map(poll));
         }
         let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
         let millis = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;

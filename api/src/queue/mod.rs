@@ -9,7 +9,7 @@ mod rx;
 mod tx;
 
 pub use rx::RxQueue;
-pub(crate) use rx::{RxCell, RxCore, RxPlan};
+pub(crate) use rx::{Look, RxCell, RxCore, RxPlan};
 pub(crate) use tx::{TxCell, TxCore, TxPlan};
 pub use tx::{TxQueue, TxTimestamp};
 

@@ -38,6 +38,20 @@ pub struct Device {
     pub outstanding: usize,
     /// How often a transmit queue asked for the carrier.
     pub looks: u128,
+    /// How often a receive queue asked for the link.
+    pub rx_looks: u32,
+    /// Readable when the link changes; drained by whoever asks for it.
+    pub events: Option<Arc<EventFd>>,
+    /// What happens while a receive queue is being armed.
+    pub on_arm: Option<fn(&mut Device)>,
+}
+
+impl Device {
+    /// Changes the link, and tells who watches it.
+    pub fn set_link(&mut self, up: bool) {
+        self.link_up = up;
+        self.events.iter().for_each(|events| events.signal());
+    }
 }
 
 pub type Shared = Arc<Mutex<Device>>;
@@ -148,14 +162,23 @@ impl RxDriver for MockRx {
     }
     fn arm(&mut self) -> Result<()> {
         self.1.drain();
+        let mut device = self.0.lock().unwrap();
+        if let Some(happens) = device.on_arm.take() {
+            happens(&mut device);
+        }
         Ok(())
     }
     fn descriptor(&self) -> Option<RawFd> {
         let polled = self.0.lock().unwrap().polled;
         (!polled).then(|| self.1.as_raw_fd())
     }
+    fn event_descriptor(&self) -> Option<RawFd> {
+        self.0.lock().unwrap().events.as_ref().map(|events| events.as_raw_fd())
+    }
     fn link_up(&mut self) -> Result<bool> {
-        let device = self.0.lock().unwrap();
+        let mut device = self.0.lock().unwrap();
+        device.rx_looks += 1;
+        device.events.iter().for_each(|events| events.drain());
         if device.gone { Err(gone()) } else { Ok(device.link_up) }
     }
 }
@@ -222,6 +245,10 @@ impl Bench {
 
     pub fn with<T>(&self, change: impl FnOnce(&mut Device) -> T) -> T {
         change(&mut self.device.lock().unwrap())
+    }
+
+    pub fn set_link(&self, up: bool) {
+        self.with(|device| device.set_link(up));
     }
 
     pub fn arrive(&self, frame: Vec<u8>) {

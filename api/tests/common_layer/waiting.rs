@@ -1,8 +1,10 @@
 //! What ends a wait, and what must not: frames, wakers, the link, the device, the input's end.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyport::wait::EventFd;
 use anyport::{Armed, Burst, Error, RxQueue, Wake, wait_any};
 
 use crate::driver::*;
@@ -37,6 +39,82 @@ fn the_link_is_looked_at_and_reported() {
     port.control().wait_link_up(Duration::from_secs(9)).unwrap();
     while tx.send(&mut burst).unwrap() == 0 {
         assert!(Instant::now() < deadline, "the link is back");
+    }
+}
+
+/// A device whose link is told of by a descriptor of its own.
+fn watched() -> Bench {
+    let bench = Bench::new(|capability| {
+        (capability.link_state, capability.can_vanish) = (true, true);
+    });
+    bench.with(|device| device.events = Some(Arc::new(EventFd::new().unwrap())));
+    bench
+}
+
+#[test]
+fn a_link_that_changes_while_the_queue_is_armed_ends_the_wait() {
+    let bench = watched();
+    let (_port, mut rx, _tx) = bench.open("");
+    bench.with(|device| {
+        device.on_arm = Some(|device| {
+            device.set_link(false);
+            // Slowly: by now the queue looks at its device again.
+            std::thread::sleep(Duration::from_millis(120));
+        });
+    });
+    assert_eq!(rx.wait(Duration::from_secs(20)).unwrap(), Wake::LinkDown);
+    assert_eq!(rx.wait(Duration::from_millis(1)).unwrap(), Wake::Timeout, "it is said once");
+}
+
+#[test]
+fn a_queue_that_is_received_from_keeps_the_link_event_it_was_armed_for() {
+    let bench = watched();
+    let (_port, mut rx, _tx) = bench.open("");
+    let mut burst = Burst::new();
+    for up in [false, true] {
+        assert_eq!(rx.arm().unwrap(), Armed::Armed);
+        bench.set_link(up);
+        let (deadline, looks) =
+            (Instant::now() + Duration::from_secs(20), bench.with(|device| device.rx_looks));
+        while bench.with(|device| device.rx_looks) == looks {
+            assert_eq!(rx.recv(&mut burst).unwrap(), 0);
+            assert!(Instant::now() < deadline, "an idle queue does not look at its device");
+        }
+        let mut fd = libc::pollfd { fd: rx.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one element, a local.
+        assert_eq!(unsafe { libc::poll(&mut fd, 1, 10_000) }, 1, "the event is gone");
+        let wake = if up { Wake::LinkUp } else { Wake::LinkDown };
+        assert_eq!(rx.wait(Duration::from_secs(20)).unwrap(), wake);
+    }
+}
+
+#[test]
+fn polls_tell_of_the_link() {
+    // Also where the device cannot vanish, so that nothing else makes an idle queue look.
+    for (can_vanish, several) in [(false, false), (true, false), (false, true)] {
+        let bench = Bench::new(|capability| {
+            (capability.link_state, capability.can_vanish) = (true, can_vanish);
+        });
+        let (_port, mut rx, _tx) = bench.open("");
+        let mut poll = || {
+            let mut wakes = [Wake::Timeout];
+            match several {
+                false => wakes[0] = rx.wait(Duration::ZERO).unwrap(),
+                true => {
+                    wait_any(&mut [&mut rx], &mut wakes, Duration::ZERO).unwrap();
+                }
+            }
+            wakes[0]
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for (up, wake) in [(false, Wake::LinkDown), (true, Wake::LinkUp)] {
+            bench.with(|device| device.link_up = up);
+            let mut found = Wake::Timeout;
+            while found == Wake::Timeout && Instant::now() < deadline {
+                found = poll();
+            }
+            assert_eq!((found, poll()), (wake, Wake::Timeout));
+        }
     }
 }
 

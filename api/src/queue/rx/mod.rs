@@ -111,6 +111,17 @@ impl RxCell {
     }
 }
 
+/// What [`RxQueue::prepare`] looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Frames and wakers: what costs little while there is traffic.
+    Frames,
+    /// All reasons to return, without sleeping.
+    Poll,
+    /// All reasons, and if there is none, the descriptors are left armed.
+    Arm,
+}
+
 /// Leaves the gate on every way out, a panic included.
 pub(crate) struct Leave<'a>(pub &'a Gate);
 
@@ -134,24 +145,25 @@ impl RxQueue {
     /// when an input that can end has ended and everything was delivered.
     #[inline]
     pub fn recv(&mut self, burst: &mut Burst) -> Result<usize> {
-        let port = &*self.cell.port;
-        self.cell.with(|core| {
+        let cell = &*self.cell;
+        cell.with(|core| {
             if core.watched {
-                core.unwatch_when_polled(&self.cell.epoll);
+                core.unwatch_when_polled(&cell.epoll);
             }
-            core.recv(burst, port)
+            core.recv(burst, cell)
         })
     }
 
     /// Returns when a frame is there, or for the other reasons that [`Wake`] names (contract R10). A zero timeout
-    /// polls.
+    /// polls: a link change is told within 50 ms then.
     ///
     /// # Errors
     /// As [`recv`](RxQueue::recv), but an ended input is [`Wake::Ended`].
     pub fn wait(&mut self, timeout: Duration) -> Result<Wake> {
         let deadline = Instant::now().checked_add(timeout);
+        let look = if timeout.is_zero() { Look::Poll } else { Look::Arm };
         loop {
-            match self.prepare(!timeout.is_zero())? {
+            match self.prepare(look)? {
                 Some(wake) => return Ok(wake),
                 None if timeout.is_zero() => return Ok(Wake::Timeout),
                 None => {}
@@ -165,7 +177,7 @@ impl RxQueue {
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 // One more look: a frame may have come with the last tick.
-                return Ok(self.prepare(false)?.unwrap_or(Wake::Timeout));
+                return Ok(self.prepare(Look::Poll)?.unwrap_or(Wake::Timeout));
             }
         }
     }
@@ -176,7 +188,7 @@ impl RxQueue {
     /// # Errors
     /// As [`recv`](RxQueue::recv).
     pub fn arm(&mut self) -> Result<Armed> {
-        Ok(match self.prepare(true)? {
+        Ok(match self.prepare(Look::Arm)? {
             Some(_) => Armed::Ready,
             None => Armed::Armed,
         })
@@ -193,9 +205,9 @@ impl RxQueue {
         Waker { signal: self.cell.signal.clone(), called: self.cell.called.clone() }
     }
 
-    /// Looks for something to report; with `arm`, leaves the descriptors armed if there is nothing.
-    pub(crate) fn prepare(&self, arm: bool) -> Result<Option<Wake>> {
-        let cell = &*self.cell;
+    /// Looks for something to report.
+    pub(crate) fn prepare(&self, look: Look) -> Result<Option<Wake>> {
+        let (cell, arm) = (&*self.cell, look == Look::Arm);
         if arm {
             // Before any look: whoever signals from now on is seen, by the looks below or by the descriptor.
             cell.signal.drain();
@@ -207,16 +219,18 @@ impl RxQueue {
             return Ok(Some(Wake::Waker));
         }
         cell.with(|core| {
-            if core.fill_stash(&cell.port)? {
+            if core.fill_stash(cell)? {
                 return Ok(Some(Wake::Ready));
             }
             if core.ended {
                 return Ok(Some(Wake::Ended));
             }
+            if look != Look::Frames
+                && let Some(wake) = core.link_change(&cell.port, arm)?
+            {
+                return Ok(Some(wake));
+            }
             if arm {
-                if let Some(wake) = core.link_change(&cell.port)? {
-                    return Ok(Some(wake));
-                }
                 core.cache.flush();
                 core.plan.tx.iter().for_each(|cell| cell.flush_caches());
                 if core.cache.was_starved() {
@@ -229,7 +243,7 @@ impl RxQueue {
                 if let Some(ticker) = &cell.ticker {
                     ticker.arm();
                 }
-                if core.fill_stash(&cell.port)? {
+                if core.fill_stash(cell)? {
                     return Ok(Some(Wake::Ready));
                 }
             }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::RxCell;
 use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::RxDriver;
@@ -20,8 +21,9 @@ use crate::queue::{Mode, RxCounts, TxCell};
 use crate::time::coarse_ms;
 use crate::wait::{Epoll, Wake};
 
-/// How often an idle queue looks whether its device is still there (contract T9: within 1 s).
-const IDLE_CHECK_MS: u64 = 100;
+/// How often a queue that finds no frame looks at its device: whether it is still there (contract T9: within 1 s), and
+/// whether its link is.
+const LOOK_MS: u64 = 50;
 
 /// What is done to every frame of a queue, resolved at start.
 pub(crate) struct RxPlan {
@@ -67,12 +69,14 @@ pub(crate) struct RxCore {
     pub(super) plan: RxPlan,
     simple: bool,
     counts: Arc<RxCounts>,
+    /// The link as it was found last, and as the application was told last.
     link_up: bool,
+    told_up: bool,
     pub(super) ended: bool,
     gone: bool,
     /// What the driver said together with its last frames; for the call after those are delivered.
     pending: Option<Error>,
-    next_check_ms: u64,
+    next_look_ms: u64,
     /// The last receive timestamp in nanoseconds (contract O4).
     last_stamp: u64,
     /// They went back, and that was said.
@@ -106,10 +110,11 @@ impl RxCore {
             simple,
             counts,
             link_up,
+            told_up: link_up,
             ended: false,
             gone: false,
             pending: None,
-            next_check_ms: 0,
+            next_look_ms: 0,
             last_stamp: 0,
             went_back: false,
             watched: false,
@@ -140,13 +145,14 @@ impl RxCore {
         }
     }
 
-    pub(super) fn recv(&mut self, burst: &mut Burst, port: &PortShared) -> Result<usize> {
+    pub(super) fn recv(&mut self, burst: &mut Burst, cell: &RxCell) -> Result<usize> {
+        let port = &*cell.port;
         let before = burst.len();
         if self.plan.reclaim_tx {
             self.plan.tx.iter().for_each(|cell| cell.sweep());
         }
         let bytes = if self.stash.is_empty() {
-            self.receive(burst, port)?
+            self.receive(burst, cell)?
         } else {
             let count = burst.take_from(&mut self.stash);
             burst[before..before + count].iter().map(|packet| packet.len() as u64).sum()
@@ -166,10 +172,10 @@ impl RxCore {
     }
 
     /// Receives into the stash, so that a wait ends only for frames that `recv` will deliver.
-    pub(super) fn fill_stash(&mut self, port: &PortShared) -> Result<bool> {
+    pub(super) fn fill_stash(&mut self, cell: &RxCell) -> Result<bool> {
         if self.stash.is_empty() && !self.ended {
             let mut stash = std::mem::take(&mut self.stash);
-            let result = self.receive(&mut stash, port);
+            let result = self.receive(&mut stash, cell);
             self.stash = stash;
             result?;
         }
@@ -178,14 +184,15 @@ impl RxCore {
 
     /// One call of the driver, and the contract over what it brought; the bytes of what is left.
     #[inline]
-    fn receive(&mut self, burst: &mut Burst, port: &PortShared) -> Result<u64> {
+    fn receive(&mut self, burst: &mut Burst, cell: &RxCell) -> Result<u64> {
+        let port = &*cell.port;
         if self.gone || self.ended || self.pending.is_some() {
             return self.last_words(port);
         }
         burst.compact();
         let before = burst.len();
         match self.driver.recv(burst, &mut self.cache) {
-            Ok(()) if burst.len() == before => self.idle(port)?,
+            Ok(()) if burst.len() == before => self.idle(cell)?,
             Ok(()) => {}
             Err(Error::Ended) => self.ended = true,
             Err(error) if burst.len() > before => self.pending = Some(error),
@@ -210,33 +217,42 @@ impl RxCore {
         }
     }
 
-    /// Now and then an idle queue asks whether its device is still there.
-    fn idle(&mut self, port: &PortShared) -> Result<()> {
-        if !port.capability().can_vanish {
+    /// Now and then a queue that finds no frame looks at its device.
+    fn idle(&mut self, cell: &RxCell) -> Result<()> {
+        let capability = cell.port.capability();
+        if !(capability.can_vanish || capability.link_state) || coarse_ms() < self.next_look_ms {
             return Ok(());
         }
-        let now = coarse_ms();
-        if now >= self.next_check_ms {
-            self.next_check_ms = now + IDLE_CHECK_MS;
-            // A change of the link is for `wait` to report, which asks again; here only a loss matters.
-            self.link_up().map_err(|error| port.remember(error))?;
+        self.look(&cell.port)?;
+        if capability.link_state && self.link_up != self.told_up {
+            // The look has drained the event that was to end a sleep; whoever armed the queue is woken by this instead, and told
+            // by `wait`.
+            cell.signal.signal();
         }
         Ok(())
     }
 
-    /// Whether the link has changed since this queue last said so.
-    pub(super) fn link_change(&mut self, port: &PortShared) -> Result<Option<Wake>> {
+    /// Looks at the device: an error if it is gone.
+    fn look(&mut self, port: &PortShared) -> Result<()> {
+        self.next_look_ms = coarse_ms() + LOOK_MS;
+        self.link_up = self.driver.link_up().map_err(|error| {
+            self.gone = error.is_gone();
+            port.remember(error)
+        })?;
+        Ok(())
+    }
+
+    /// Whether the link has changed since this queue last said so; by a look now, or by one that is 50 ms old at most.
+    pub(super) fn link_change(&mut self, port: &PortShared, now: bool) -> Result<Option<Wake>> {
         if !port.capability().link_state {
             return Ok(None);
         }
-        let up = self.link_up().map_err(|error| port.remember(error))?;
-        let changed = up != self.link_up;
-        self.link_up = up;
-        Ok(changed.then_some(if up { Wake::LinkUp } else { Wake::LinkDown }))
-    }
-
-    fn link_up(&mut self) -> Result<bool> {
-        self.driver.link_up().inspect_err(|error| self.gone = error.is_gone())
+        if now || coarse_ms() >= self.next_look_ms {
+            self.look(port)?;
+        }
+        let changed = self.link_up != self.told_up;
+        self.told_up = self.link_up;
+        Ok(changed.then_some(if self.link_up { Wake::LinkUp } else { Wake::LinkDown }))
     }
 
     /// The contract over frames `start..` of the burst; the bytes of those that stay.

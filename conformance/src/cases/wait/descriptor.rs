@@ -1,12 +1,13 @@
 //! R12: a queue in somebody else's loop, by its descriptor.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyport::{Armed, Burst, Error, RxQueue};
+use anyport::{Armed, Burst, Error, RxQueue, Wake};
 
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, PATIENCE, eventually};
+use crate::side::woken;
 use crate::{ensure, frames, refused, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -65,6 +66,16 @@ pub(super) const CASES: &[Case] = &[
         why: "A waker has to reach a thread whichever way it sleeps.",
         needs: &[],
         run: tells_of_wakers,
+    },
+    Case {
+        name: "wait.the_descriptor_tells_of_a_link_change",
+        clauses: &["R12", "R10"],
+        about: "An armed queue is received from for a while although nothing comes; the link goes down at the beginning, and \
+                later up. Its descriptor is readable, and wait says why.",
+        why: "An idle recv looks at its device now and then; where that takes the link's event away, who then sleeps learns of \
+              the link after a whole timeout.",
+        needs: &[Need::LinkState, Need::Rig(Power::Cable)],
+        run: tells_of_a_link_change,
     },
     Case {
         name: "wait.the_descriptor_tells_when_the_pool_has_frames_again",
@@ -241,6 +252,30 @@ fn tells_of_wakers(ctx: &Ctx) -> Verdict {
             ensure!(sleeper.sleep(fd, PATIENCE), "it did not become readable");
             same!(rx.arm()?, Armed::Ready, "arming after the waker was called");
         }
+    }
+    Ok(())
+}
+
+fn tells_of_a_link_change(ctx: &Ctx) -> Verdict {
+    let (_a, mut b) = ctx.pair()?;
+    let (rx, mut burst) = (&mut b.rx[0], Burst::new());
+    while rx.wait(Duration::from_millis(100))? != Wake::Timeout {}
+    for up in [false, true, false, true] {
+        armed(rx)?;
+        ctx.wires().set_link(up)?;
+        // Longer than an idle queue goes without a look at its device.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(200) {
+            same!(rx.recv(&mut burst)?, 0, "frames that nobody sent");
+        }
+        let readable = Sleeper::Poll.sleep(rx.descriptor(), PATIENCE);
+        ensure!(
+            readable,
+            "it is not readable after the link went {}",
+            if up { "up" } else { "down" }
+        );
+        let expected = if up { Wake::LinkUp } else { Wake::LinkDown };
+        same!(woken(rx)?, expected, "what wait says then");
     }
     Ok(())
 }

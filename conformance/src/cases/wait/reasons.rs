@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyport::{Burst, RxQueue, Wake};
 
 use crate::case::{Case, Need, Power, Verdict};
-use crate::ctx::{Ctx, End, PATIENCE};
+use crate::ctx::{Ctx, End, PATIENCE, eventually};
 use crate::own::{NoOpHandler, Worker};
 use crate::side::{Side, woken};
 use crate::{ensure, frames, refused, same};
@@ -93,6 +93,15 @@ pub(super) const CASES: &[Case] = &[
         why: "A routing daemon acts on a lost link at once, not after its next timeout.",
         needs: &[Need::LinkState, Need::Rig(Power::Cable)],
         run: returns_for_a_link_change,
+    },
+    Case {
+        name: "wait.polls_tell_of_a_link_change",
+        clauses: &["R10", "M3"],
+        about: "The link goes down and comes up while both ends do nothing but poll, with timeouts of zero: each change is told \
+                once.",
+        why: "A busy-polling program never sleeps; it has to learn of a lost link all the same.",
+        needs: &[Need::LinkState, Need::Rig(Power::Cable)],
+        run: polls_tell_of_a_link_change,
     },
     Case {
         name: "wait.returns_for_stop_and_close",
@@ -349,6 +358,28 @@ fn returns_for_a_link_change(ctx: &Ctx) -> Verdict {
         (a, b) = (rx_a, rx_b);
         for rx in [&mut a, &mut b] {
             same!(rx.wait(Duration::from_millis(1))?, Wake::Timeout, "a change is said once");
+        }
+    }
+    Ok(())
+}
+
+fn polls_tell_of_a_link_change(ctx: &Ctx) -> Verdict {
+    let (mut a, mut b) = ctx.pair()?;
+    let mut ends = [&mut a.rx[0], &mut b.rx[0]];
+    for rx in &mut ends {
+        while rx.wait(Duration::from_millis(100))? != Wake::Timeout {}
+    }
+    for up in [false, true, false, true] {
+        let expected = if up { Wake::LinkUp } else { Wake::LinkDown };
+        ctx.wires().set_link(up)?;
+        for rx in &mut ends {
+            let wake = eventually("a poll that tells of the link", || {
+                Ok(Some(rx.wait(Duration::ZERO)?).filter(|wake| *wake != Wake::Timeout))
+            })?;
+            same!(wake, expected, "what a poll told");
+        }
+        for rx in &mut ends {
+            same!(rx.wait(Duration::from_millis(100))?, Wake::Timeout, "a change is told once");
         }
     }
     Ok(())
