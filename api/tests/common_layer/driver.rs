@@ -9,6 +9,7 @@ use anyport::driver::{
     Backend, DeviceInfo, DriverQueues, OpenRequest, Outstanding, PortDriver, RxDriver, Setup,
     TxDriver,
 };
+use anyport::packet::Timestamp;
 use anyport::wait::EventFd;
 use anyport::{
     Burst, Capability, Error, Link, MacAddr, Pool, PoolCache, Port, PortConfig, PortCounters,
@@ -23,6 +24,8 @@ pub struct Device {
     pub capability: Capability,
     /// To be received.
     pub arriving: VecDeque<Vec<u8>>,
+    /// When the next frames arrived, by the device's own clock.
+    pub stamps: VecDeque<Timestamp>,
     /// What the driver took over.
     pub taken: Vec<Vec<u8>>,
     /// How many packets the driver still takes.
@@ -150,7 +153,10 @@ impl RxDriver for MockRx {
                     packet
                 }),
             };
-            if let Some(packet) = packet {
+            if let Some(mut packet) = packet {
+                if let Some(stamp) = device.stamps.pop_front() {
+                    packet.set_timestamp(stamp);
+                }
                 burst.push(packet).unwrap();
             }
         }

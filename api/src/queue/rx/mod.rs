@@ -3,6 +3,7 @@
 //! Here are the gate, waiting and the descriptors; what happens to a burst between the driver and the application
 //! is in `pipeline`.
 
+mod clock;
 mod pipeline;
 
 use std::cell::UnsafeCell;

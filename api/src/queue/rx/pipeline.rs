@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::RxCell;
+use super::clock::ClockWatch;
 use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::RxDriver;
@@ -77,10 +78,7 @@ pub(crate) struct RxCore {
     /// What the driver said together with its last frames; for the call after those are delivered.
     pending: Option<Error>,
     next_look_ms: u64,
-    /// The last receive timestamp in nanoseconds (contract O4).
-    last_stamp: u64,
-    /// They went back, and that was said.
-    went_back: bool,
+    clock: ClockWatch,
     /// Whether the epoll descriptor watches the driver's. Being watched costs the kernel something for every frame, sent
     /// ones included, so a queue that is only polled is not watched.
     pub(super) watched: bool,
@@ -115,8 +113,7 @@ impl RxCore {
             gone: false,
             pending: None,
             next_look_ms: 0,
-            last_stamp: 0,
-            went_back: false,
+            clock: ClockWatch::default(),
             watched: false,
             polls: 0,
             delivered: false,
@@ -294,23 +291,13 @@ impl RxCore {
         bytes
     }
 
-    /// Timestamps of a queue do not go back unless their clock was set back, which is said (contract O4); once, for a
-    /// file that was put together from several may go to and fro with every frame.
+    /// Reports when the clock of the timestamps was set back (contract O4).
     fn check_clock(&mut self, packets: &[Packet], port: &PortShared) {
-        for stamp in packets.iter().filter_map(Packet::timestamp) {
-            if stamp.ns < self.last_stamp && !self.went_back {
-                self.went_back = true;
-                let why = match stamp.source {
-                    TimestampSource::Recorded => "the file is not in the order of its times",
-                    _ => "their clock was set",
-                };
-                tracing::warn!(
-                    "{}: receive timestamps went back by {} ns: {why}",
-                    port.title(),
-                    self.last_stamp - stamp.ns
-                );
-            }
-            self.last_stamp = stamp.ns;
+        packets.iter().filter_map(Packet::timestamp).for_each(|stamp| self.clock.note(stamp));
+        if self.clock.has_news()
+            && let Some(news) = self.clock.report(coarse_ms())
+        {
+            tracing::warn!("{}: {news}", port.title());
         }
     }
 
