@@ -451,7 +451,7 @@ impl Port {
         };
         let handles = Queues {
             rx: rx.iter().cloned().map(RxQueue::new).collect(),
-            tx: tx.iter().cloned().map(TxQueue::new).collect(),
+            tx: (0..tx.len()).map(|index| TxQueue::new(&tx, index)).collect(),
         };
         (cells.rx, cells.tx) = (rx, tx);
         *state = State::Started;

@@ -43,6 +43,10 @@ const MIN_FRAME: usize = 60;
 /// ```
 pub struct TxQueue {
     cell: Arc<TxCell>,
+    /// The port's other transmit queues, if the device may have frames of theirs: what it has completed of them goes back
+    /// to its pool by calls on this one, too (contract T6). They are kept here, and not in the cell: cells that held each
+    /// other would never be freed.
+    others: Vec<Arc<TxCell>>,
     /// For `send_one`.
     one: Burst,
 }
@@ -165,8 +169,21 @@ impl TxCell {
 }
 
 impl TxQueue {
-    pub(crate) fn new(cell: Arc<TxCell>) -> TxQueue {
-        TxQueue { cell, one: Burst::with_capacity(1) }
+    /// A handle to queue `index` of a port.
+    pub(crate) fn new(cells: &[Arc<TxCell>], index: usize) -> TxQueue {
+        let cell = cells[index].clone();
+        let mut others = Vec::new();
+        if cell.port.defers_tx() {
+            others.extend_from_slice(&cells[..index]);
+            others.extend_from_slice(&cells[index + 1..]);
+        }
+        TxQueue { cell, others, one: Burst::with_capacity(1) }
+    }
+
+    /// Brings frames home that the device has completed of other queues.
+    #[inline]
+    fn sweep_others(&self) {
+        self.others.iter().for_each(|cell| cell.sweep());
     }
 
     /// Sends packets from the front of the burst; how many. The others stay the caller's, in order, unchanged
@@ -178,6 +195,7 @@ impl TxQueue {
     /// close, [`Error::DeviceGone`] after the device went away.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) -> Result<usize> {
+        self.sweep_others();
         let cell = &*self.cell;
         cell.with(|core| core.send(burst, cell))
     }
@@ -187,6 +205,7 @@ impl TxQueue {
     /// # Errors
     /// As [`send`](TxQueue::send); the packet is dropped then.
     pub fn send_one(&mut self, packet: Packet) -> Result<Option<Packet>> {
+        self.sweep_others();
         let (cell, one) = (&*self.cell, &mut self.one);
         let _ = one.push(packet);
         let result = cell.with(|core| core.send(one, cell));
@@ -194,14 +213,16 @@ impl TxQueue {
         result.map(|_| left)
     }
 
-    /// Waits until the device has sent everything that was accepted, and gives cached frames back to their pools; how
-    /// many frames are left when the time is over (contract T6). Zero polls.
+    /// Waits until the device has sent everything that this queue accepted, and gives its cached frames back to their
+    /// pools; how many of its frames are left when the time is over (contract T6). Zero polls. For the port's other queues it
+    /// does not wait, but brings back what the device has completed of them.
     ///
     /// # Errors
     /// [`Error::Closed`] and [`Error::DeviceGone`].
     pub fn flush(&mut self, timeout: Duration) -> Result<usize> {
         let deadline = Instant::now().checked_add(timeout);
         let mut pause = Duration::from_micros(1);
+        self.sweep_others();
         loop {
             let left = self.cell.with(|core| {
                 let left = core.driver.reclaim(&mut core.caches)?;

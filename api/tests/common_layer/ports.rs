@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyport::{Error, MacAddr, Pool, Port, PortConfig, PortCounters};
+use anyport::{Burst, Error, MacAddr, Pool, Port, PortConfig, PortCounters};
 
 use crate::driver::*;
 
@@ -152,6 +152,44 @@ fn stop_counts_what_was_not_sent() {
     assert_eq!((counters.tx_packets, counters.tx_bytes), (Some(1), Some(60)));
     assert_eq!((counters.tx_dropped, counters.tx_dropped_bytes), (Some(2), Some(150)));
     assert_eq!(bench.pool.free(), 512);
+}
+
+#[test]
+fn completed_frames_come_back_by_calls_on_any_queue() {
+    let bench = Bench::new(|capability| {
+        (capability.deferred_tx, capability.max_tx_queues) = (true, 3);
+    });
+    let spec = format!("mock:{:?},tx_queues=3", std::thread::current().id());
+    let mut port = bench.registry.open_with(&spec, &bench.pool).unwrap();
+    let mut queues = port.start().unwrap();
+    let (rx, [first, middle, last]) = (&mut queues.rx[0], &mut queues.tx[..]) else { panic!() };
+    let mut nothing = Burst::new();
+    for call in 0..5 {
+        bench.with(|device| device.outstanding = 2);
+        assert_eq!(first.send(&mut burst_of(&bench.pool, &[frame(60), frame(70)])).unwrap(), 2);
+        assert_eq!(last.send(&mut burst_of(&bench.pool, &[frame(80)])).unwrap(), 1);
+        assert_eq!((bench.pool.free(), middle.flush(Duration::ZERO).unwrap()), (509, 0));
+        // Of a queue whose device has not completed them they stay.
+        bench.with(|device| device.outstanding = 1);
+        assert_eq!((middle.send(&mut nothing).unwrap(), bench.pool.free()), (0, 510));
+        bench.with(|device| device.outstanding = 0);
+        match call {
+            0 => assert_eq!(middle.send(&mut nothing).unwrap(), 0),
+            1 => assert_eq!(middle.flush(Duration::ZERO).unwrap(), 0),
+            2 => assert_eq!(rx.recv(&mut nothing).unwrap(), 0),
+            3 => {
+                let mut burst = burst_of(&bench.pool, &[frame(90)]);
+                assert_eq!(middle.send(&mut burst).unwrap(), 1);
+                assert_eq!((bench.pool.free(), middle.flush(Duration::ZERO).unwrap()), (511, 0));
+            }
+            _ => {
+                let packet = bench.pool.packet(&frame(90)).unwrap();
+                assert!(middle.send_one(packet).unwrap().is_none());
+                assert_eq!((bench.pool.free(), middle.flush(Duration::ZERO).unwrap()), (511, 0));
+            }
+        }
+        assert_eq!(bench.pool.free(), 512, "after call {call}");
+    }
 }
 
 #[test]

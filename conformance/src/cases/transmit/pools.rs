@@ -21,6 +21,14 @@ pub(super) const CASES: &[Case] = &[
         run: sent_frames_come_back,
     },
     Case {
+        name: "transmit.sent_frames_come_back_by_any_queue",
+        clauses: &["T6", "Q2"],
+        about: "Sends on one queue of several; calls on the others, send, recv and flush in turn, bring the frames back.",
+        why: "A queue that is used now and then keeps a ring full of frames, and the busy ones run dry.",
+        needs: &[Need::TwoWay, Need::Queues(3)],
+        run: back_by_any_queue,
+    },
+    Case {
         name: "transmit.foreign_packets_are_copied_and_counted",
         clauses: &["T7"],
         about: "Sends packets of a pool that is not attached, linear and in chains: they arrive whole, their frames go home \
@@ -97,6 +105,32 @@ fn sent_frames_come_back(ctx: &Ctx) -> Verdict {
         })?;
     }
     same!(a.tx[0].flush(PATIENCE)?, 0, "what flush says");
+    Ok(())
+}
+
+fn back_by_any_queue(ctx: &Ctx) -> Verdict {
+    let pool = ctx.pool(128)?;
+    let mut a = ctx.start_with(End::A, "queues=3", &pool)?;
+    let mut b = ctx.start(End::B, "")?;
+    ctx.settle(&a, &b)?;
+    let free = pool.free();
+    let mut nothing = Burst::new();
+    for round in 0..18 {
+        let (from, by) = (round % 3, (round + 1 + round / 9) % 3);
+        let sent = frames::run(b.mac(), 40, 60);
+        let mut burst = a.burst(&sent)?;
+        a.send_burst(from, &mut burst)?;
+        same!(b.receive(sent.len())?.len(), sent.len(), "frames that arrived in round {round}");
+        let what = format!("frames of queue {from} coming back by queue {by} (round {round})");
+        eventually(&what, || {
+            match round / 3 % 3 {
+                0 => a.tx[by].send(&mut nothing).map(drop)?,
+                1 => a.rx[by].recv(&mut nothing).map(drop)?,
+                _ => a.tx[by].flush(Duration::ZERO).map(drop)?,
+            }
+            Ok((pool.free() == free).then_some(()))
+        })?;
+    }
     Ok(())
 }
 
