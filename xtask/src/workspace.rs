@@ -12,13 +12,12 @@ use crate::proc::{self, Stream};
 /// A cold build on a slow machine; anything longer hangs.
 pub const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
-/// The workspace's folders and packages.
+/// The workspace's folders.
 pub struct Workspace {
     /// The folder of the root Cargo.toml.
     pub root: PathBuf,
     /// The folder for everything that is built or reported.
     pub target: PathBuf,
-    packages: Vec<Value>,
 }
 
 impl Workspace {
@@ -39,15 +38,7 @@ impl Workspace {
         Ok(Self {
             root: text("workspace_root")?,
             target: text("target_directory")?,
-            packages: value["packages"].as_array().context("no packages in metadata")?.clone(),
         })
-    }
-
-    /// Whether one of the workspace's packages depends on another (build and test dependencies left out).
-    pub fn depends(&self, package: &str, on: &str) -> bool {
-        let dependencies = self.packages.iter().filter(|p| p["name"] == package);
-        let mut dependencies = dependencies.filter_map(|p| p["dependencies"].as_array()).flatten();
-        dependencies.any(|d| d["name"] == on && d["kind"].is_null())
     }
 
     /// A cargo command in the workspace.
@@ -109,8 +100,6 @@ mod tests {
     #[test]
     fn the_workspace_knows_itself() {
         let ws = Workspace::find().unwrap();
-        assert!(ws.depends("xtask", "anyhow"));
-        assert!(!ws.depends("xtask", "anyport") && !ws.depends("no-such-package", "anyhow"));
         assert!(ws.root.join("xtask/Cargo.toml").exists());
     }
 

@@ -143,7 +143,7 @@ mod model {
     use super::*;
     use loom::sync::Arc;
 
-    /// `RUSTFLAGS="--cfg loom" cargo test -p anyport --release --lib freelist`
+    /// `cargo xtask test loom`
     #[test]
     fn two_threads_pop_and_push() {
         loom::model(|| {

@@ -1,5 +1,5 @@
-//! Start-up code does not stay in memory: a program that forwards for days needs little of what read its arguments and
-//! configuration, and its memory is counted with the pool's.
+//! Start-up code does not stay in memory: a program that forwards for days, on a small machine perhaps, needs little of what
+//! read its arguments and configuration.
 //!
 //! The pages of code and constants that are mapped now are let go; those that are needed come back, one fault each, from the
 //! page cache. The same happens to any program under memory pressure.

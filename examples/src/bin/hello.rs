@@ -15,7 +15,7 @@ fn main() -> anyport::Result<()> {
     let mut port = anyport_backends::registry().open_with(&spec, &pool)?;
     let (mut rx, mut tx) = port.start()?.into_pair();
     let mut burst = Burst::new();
-    while rx.wait(Duration::from_secs(10))? == Wake::Ready {
+    while !matches!(rx.wait(Duration::from_secs(10))?, Wake::Timeout | Wake::Ended) {
         rx.recv(&mut burst)?;
         for packet in &mut burst {
             let (destination, source) = packet.data_mut()[..12].split_at_mut(6);
