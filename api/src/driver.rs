@@ -46,6 +46,12 @@ pub trait Backend: Send + Sync {
     fn options(&self) -> Schema {
         Schema::default()
     }
+    /// Those of [`options`](Backend::options) that make sense for that device (what stands behind the colon, perhaps nothing):
+    /// the ones that an error about an unknown key lists. All of them, unless some are for other devices.
+    fn options_for(&self, device: &str) -> Schema {
+        let _ = device;
+        self.options()
+    }
     /// What can be opened on this machine, and why not (for `anyport list`).
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What an exclusive lock on the device is keyed by (contract L2), `None` for what may be opened often.

@@ -60,6 +60,7 @@ impl Spec {
             } else if own.contains(key) {
                 &mut options
             } else {
+                let own = keys::names(&backend.options_for(&self.device));
                 let accepted = own.into_iter().chain(common).collect();
                 return Err(Error::UnknownKey {
                     context: self.title(),
@@ -118,7 +119,7 @@ impl Spec {
 }
 
 /// Numbers and booleans as such, everything else as text.
-fn scalar(text: &str) -> toml::Value {
+pub(super) fn scalar(text: &str) -> toml::Value {
     if let Ok(number) = text.parse::<i64>() {
         // A sign or leading zeros may be part of a name: only what prints the same is a number.
         if number.to_string() == text {

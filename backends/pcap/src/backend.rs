@@ -48,6 +48,11 @@ impl Backend for Pcap {
         schema_of::<FileKeys>()
     }
 
+    fn options_for(&self, device: &str) -> Schema {
+        // An interface has no keys of its own.
+        if device.is_empty() { self.options() } else { Schema::default() }
+    }
+
     fn devices(&self) -> Vec<DeviceInfo> {
         let files = DeviceInfo::new(
             "pcap:in=FILE,out=FILE",

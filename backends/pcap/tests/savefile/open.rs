@@ -105,6 +105,14 @@ fn keys_that_make_no_sense_are_refused() {
     ] {
         says(refused(&folder.spec(keys)), parts);
     }
+    // Of an unknown key they say what there is for files, and for an interface what there is for interfaces.
+    let files = refused(&folder.spec("in=@a.pcap,speed=1"));
+    says(&files, &["unknown key `speed`; accepted are: format, in, loops, out, timing, capture, "]);
+    let interface = refused("pcap:lo,speed=1");
+    says(&interface, &["pcap:lo: unknown key `speed`; accepted are: capture, ", "to_kernel"]);
+    for key in [" in,", " out,", " loops,", " timing,", " format,"] {
+        assert!(!interface.contains(key), "{key} {interface}");
+    }
     let fifo = CString::new(folder.path("fifo.pcap").as_os_str().as_bytes()).unwrap();
     // SAFETY: a terminated string.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
