@@ -118,6 +118,7 @@ impl schemars::JsonSchema for MacAddr {
         schemars::json_schema!({
             "type": "string",
             "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$",
+            "examples": ["02:00:00:00:00:01"],
         })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{PortConfig, Spec, Table, schema_of};
+use super::{PortConfig, Spec, Table, from_table, keys, schema_of};
 use crate::driver::Backend;
 use crate::error::{Error, Result};
 use crate::pool::PoolConfig;
@@ -36,19 +36,11 @@ pub struct ConfigFile {
 #[serde(deny_unknown_fields)]
 struct Raw {
     #[serde(default)]
-    pool: PoolConfig,
+    #[schemars(with = "PoolConfig")]
+    pool: Table,
     #[serde(default)]
     #[schemars(skip)]
-    ports: BTreeMap<String, RawPort>,
-}
-
-#[derive(Deserialize)]
-struct RawPort {
-    backend: String,
-    #[serde(default)]
-    device: String,
-    #[serde(flatten)]
-    options: Table,
+    ports: BTreeMap<String, Table>,
 }
 
 impl ConfigFile {
@@ -70,14 +62,24 @@ impl ConfigFile {
     pub fn parse(name: &str, text: &str) -> Result<ConfigFile> {
         let error = |reason: String| Error::Config { context: name.to_owned(), reason };
         let raw = toml::Deserializer::parse(text).map_err(|e| error(e.to_string()))?;
-        let raw: Raw = serde_path_to_error::deserialize(raw)
-            .map_err(|e| error(format!("{}: {}", e.path(), e.inner().message())))?;
-        let port =
-            |raw: RawPort| Spec { backend: raw.backend, device: raw.device, options: raw.options };
+        let raw: Raw = serde_path_to_error::deserialize(raw).map_err(|e| {
+            let (path, said) = (e.path(), e.inner().message());
+            error(match said.starts_with("invalid type: ") {
+                // The file is made of tables.
+                true => format!(
+                    "{path}: expected a table: `[{path}]` and its keys on lines of their own"
+                ),
+                false => format!("{path}: {said}"),
+            })
+        })?;
+        let ports = raw.ports.into_iter().map(|(port, keys)| {
+            let spec = spec(&format!("{name}: ports.{port}"), keys)?;
+            Ok((port, spec))
+        });
         Ok(ConfigFile {
             name: name.to_owned(),
-            pool: raw.pool,
-            ports: raw.ports.into_iter().map(|(name, raw)| (name, port(raw))).collect(),
+            pool: pool(&format!("{name}: pool"), &raw.pool)?,
+            ports: ports.collect::<Result<_>>()?,
         })
     }
 
@@ -138,6 +140,35 @@ impl ConfigFile {
     }
 }
 
+/// The spec of a port: backend, device, and the keys that are the port's.
+fn spec(context: &str, mut keys: Table) -> Result<Spec> {
+    let mut take = |key: &str| match keys.remove(key) {
+        None => Ok(None),
+        Some(toml::Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(Error::InvalidValue {
+            context: context.into(),
+            key: key.into(),
+            value: other.to_string(),
+            expected: "expected a text, in quotes".into(),
+        }),
+    };
+    let (backend, device) = (take("backend")?, take("device")?.unwrap_or_default());
+    let backend = backend.ok_or_else(|| Error::Config {
+        context: context.into(),
+        reason: "the key `backend` is missing".into(),
+    })?;
+    Ok(Spec { backend, device, options: keys })
+}
+
+/// Reads the keys of the pool.
+fn pool(context: &str, table: &Table) -> Result<PoolConfig> {
+    let accepted = keys::names(&schema_of::<PoolConfig>());
+    match table.keys().find(|key| !accepted.contains(key)) {
+        Some(key) => Err(Error::UnknownKey { context: context.into(), key: key.clone(), accepted }),
+        None => from_table(context, table),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,9 +177,35 @@ mod tests {
     fn errors_name_file_path_and_names() {
         let text = |text| ConfigFile::parse("a.toml", text).unwrap_err().to_string();
         assert!(
-            text("[ports.x]\ndevice = 'eth0'").contains("a.toml: ports.x: missing field `backend`")
+            text("[ports.x]\ndevice = 'eth0'")
+                .contains("a.toml: ports.x: the key `backend` is missing")
         );
-        assert!(text("[pool]\nframes = 'many'").contains("pool.frames"));
+        assert_eq!(
+            text("[ports.x]\nbackend='pcap'\ndevice = 5"),
+            "a.toml: ports.x: `device` cannot be `5`: expected a text, in quotes"
+        );
+        for (given, path) in
+            [("pool = 5", "pool"), ("ports = 5", "ports"), ("ports.x = 5", "ports.x")]
+        {
+            assert_eq!(
+                text(given),
+                format!(
+                    "a.toml: {path}: expected a table: `[{path}]` and its keys on lines of their own"
+                )
+            );
+        }
+        assert_eq!(
+            text("[pool]\nframes = 'many'"),
+            "a.toml: pool: `frames` cannot be `many`: expected a whole number"
+        );
+        assert_eq!(
+            text("[pool]\nhuge_pages = 2"),
+            "a.toml: pool: `huge_pages` cannot be `2`: expected `auto`, `required` or `off`"
+        );
+        assert_eq!(
+            text("[pool]\nframe = 1"),
+            "a.toml: pool: unknown key `frame`; accepted are: frame_size, frames, headroom, huge_pages, numa_node"
+        );
         assert!(text("[pol]").contains("unknown field `pol`"));
         assert!(text("= 1").starts_with("a.toml: "));
         let file =

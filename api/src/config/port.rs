@@ -179,6 +179,7 @@ impl JsonSchema for RssKey {
         schemars::json_schema!({
             "type": "string",
             "pattern": "^(default|symmetric|[0-9A-Fa-f]{80})$",
+            "examples": ["symmetric"],
         })
     }
 }

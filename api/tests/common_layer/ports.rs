@@ -204,8 +204,12 @@ fn specs_are_checked_before_anything_is_opened() {
     );
     let value = error("mock:x,rx_checksum=maybe");
     assert!(
-        value.contains("`rx_checksum` cannot be `maybe`") && value.contains("`auto`"),
+        value.contains("`rx_checksum` cannot be `maybe`: expected `off`, `auto` or `required`"),
         "{value}"
+    );
+    assert_eq!(
+        error("mock:x,rx_ring=lots"),
+        "mock:x: `rx_ring` cannot be `lots`: expected a whole number"
     );
     assert!(error("mock:x,rx_queues=-1").contains("`rx_queues` cannot be `-1`"));
     assert!(error("mock:x,rx_queues=0").contains("1 to 1 are possible"));
