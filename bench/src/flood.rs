@@ -7,12 +7,10 @@
 //! A sender's system calls cost more than what is measured behind it, so on two cores it, and not the forwarder, would set
 //! the rate. The copies share the frame's bytes; all else on their way is as for any frame.
 
-use std::os::fd::OwnedFd;
-
 use anyhow::{Context, Result};
 use anyport_netdev::Interface;
 use anyport_netdev::bpf::asm::{Assembler, Op, Reg};
-use anyport_netdev::bpf::{Kind, Program};
+use anyport_netdev::bpf::{Kind, Link, Program};
 
 /// `bpf_clone_redirect(skb, interface, flags)`: a copy goes out of that interface.
 const CLONE_REDIRECT: i32 = 13;
@@ -23,7 +21,7 @@ const SHOT: i32 = 2;
 /// Makes several frames of each that comes in at an interface, as long as it lives.
 #[derive(Debug)]
 pub struct Multiplier {
-    _link: OwnedFd,
+    _link: Link,
 }
 
 impl Multiplier {
