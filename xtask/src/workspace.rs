@@ -35,10 +35,7 @@ impl Workspace {
         let text = |key: &str| {
             value[key].as_str().map(PathBuf::from).with_context(|| format!("no {key} in metadata"))
         };
-        Ok(Self {
-            root: text("workspace_root")?,
-            target: text("target_directory")?,
-        })
+        Ok(Self { root: text("workspace_root")?, target: text("target_directory")? })
     }
 
     /// A cargo command in the workspace.
