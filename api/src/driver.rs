@@ -54,6 +54,12 @@ pub trait Backend: Send + Sync {
     }
     /// What can be opened on this machine, and why not (for `anyport list`).
     fn devices(&self) -> Vec<DeviceInfo>;
+    /// Whether the request is of the right form: the device's name, the values of the backend's keys, and of those common keys
+    /// whose words only backends know. Nothing is opened, and the device need not exist: this is what can be said of a
+    /// configuration on another machine. It is called before [`open`](Backend::open).
+    fn check(&self, _request: &OpenRequest<'_>) -> Result<()> {
+        Ok(())
+    }
     /// What an exclusive lock on the device is keyed by (contract L2), `None` for what may be opened often.
     fn lock_key(&self, device: &str, options: &Table) -> Result<Option<String>>;
     /// Opens the device, stopped, with nothing of it changed. The lock is held already.

@@ -109,7 +109,7 @@ impl Registry {
     /// # Errors
     /// As [`open`](Registry::open).
     pub fn open_spec(&self, spec: Spec) -> Result<Port> {
-        let (backend, config, options) = self.check(&spec)?;
+        let (backend, config, options) = self.parts(&spec)?;
         let lock = match backend.lock_key(&spec.device, &options)? {
             Some(key) => Some(DeviceLock::take(&key, &spec.title())?),
             None => None,
@@ -119,17 +119,24 @@ impl Registry {
         Port::new(spec, config, driver, lock)
     }
 
-    /// Checks a spec without opening anything: backend, keys and values.
+    /// Checks a spec without opening anything: backend, keys and values, as far as they can be told wrong without a device.
     ///
     /// # Errors
     /// [`Error::UnknownBackend`], [`Error::UnknownKey`], [`Error::InvalidValue`].
-    pub fn check(&self, spec: &Spec) -> Result<(&dyn Backend, PortConfig, Table)> {
+    pub fn check(&self, spec: &Spec) -> Result<()> {
+        let (_, config, _) = self.parts(spec)?;
+        config.check(&spec.title())
+    }
+
+    /// What a spec means: backend, common keys, the backend's own keys.
+    fn parts(&self, spec: &Spec) -> Result<(&dyn Backend, PortConfig, Table)> {
         let backend = self.backends().find(|backend| backend.name() == spec.backend);
         let backend = backend.ok_or_else(|| Error::UnknownBackend {
             backend: spec.backend.clone(),
             known: self.backends().map(|backend| backend.name().to_owned()).collect(),
         })?;
         let (config, options) = spec.resolve(backend)?;
+        backend.check(&OpenRequest::new(&spec.device, &options, &config))?;
         Ok((backend, config, options))
     }
 }

@@ -82,6 +82,22 @@ fn checks_open_nothing() {
     let finished = run(&format!("check --config {}", file.display()));
     finished.failed_with(1, &["wan: loop:check.0: unknown key `qeues`", "1 of 1 ports are wrong"]);
     run("check").failed_with(2, &["PORT"]);
+    for (wrong, words) in [
+        ("loop:a.0,drop=abc", &["`drop`"][..]),
+        ("loop:nonsense", &["nonsense"]),
+        ("loop:a.0,queues=0", &["`queues`", "at least 1"]),
+        ("pcap:eth0,to_kernel=bogus", &["`to_kernel`", "bogus"]),
+        ("pcap:eth0,in=a.pcap", &["`in`"]),
+        ("pcap:", &["neither"]),
+        ("pcap:in=a.pcap,timing=never", &["`timing`"]),
+        ("pcap:in=a.pcap,loops=-3", &["`loops`"]),
+        ("pcap:in=a.pcap,format=pcap", &["`format`", "`out`"]),
+        ("pcap:out=a.txt", &["`out`"]),
+    ] {
+        run(&format!("check {wrong}")).failed_with(1, words);
+    }
+    std::fs::write(&file, "[pool]\nframes = 0\n").unwrap();
+    run(&format!("check --config {}", file.display())).failed_with(1, &["frames = 0"]);
 }
 
 #[test]

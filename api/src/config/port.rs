@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::mac::MacAddr;
 use crate::offload::toeplitz;
 
@@ -117,6 +118,27 @@ impl Default for PortConfig {
 }
 
 impl PortConfig {
+    /// Refuses numbers that no port takes.
+    pub(crate) fn check(&self, context: &str) -> Result<()> {
+        let least_one = [
+            ("rx_queues", Some(self.rx_queues.into())),
+            ("tx_queues", Some(self.tx_queues.into())),
+            ("queues", self.queues.map(u32::from)),
+            ("rx_ring", self.rx_ring),
+            ("tx_ring", self.tx_ring),
+            ("max_segments", Some(self.max_segments.into())),
+        ];
+        match least_one.into_iter().find(|(_, value)| *value == Some(0)) {
+            Some((key, _)) => Err(Error::InvalidValue {
+                context: context.into(),
+                key: key.into(),
+                value: "0".into(),
+                expected: "at least 1".into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The number of receive queues asked for.
     pub fn rx_queue_count(&self) -> u16 {
         self.queues.unwrap_or(self.rx_queues)

@@ -62,12 +62,11 @@ impl Default for PoolConfig {
 }
 
 impl PoolConfig {
-    /// Makes the pool.
+    /// Refuses sizes out of range.
     ///
     /// # Errors
-    /// [`Error::Pool`] for sizes out of range, for no memory, for huge pages that are `required` and not
-    /// there (with the command that reserves them).
-    pub fn build(&self) -> Result<Pool> {
+    /// [`Error::Pool`] with what is possible.
+    pub fn check(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::Pool { reason });
         if !(1..=1 << 24).contains(&self.frames) {
             return refuse(format!("frames = {}: 1 to {} are possible", self.frames, 1 << 24));
@@ -84,6 +83,16 @@ impl PoolConfig {
                 "headroom = {headroom} leaves under 64 of {size} bytes for the frame"
             ));
         }
+        Ok(())
+    }
+
+    /// Makes the pool.
+    ///
+    /// # Errors
+    /// [`Error::Pool`] for sizes out of range, for no memory, for huge pages that are `required` and not
+    /// there (with the command that reserves them).
+    pub fn build(&self) -> Result<Pool> {
+        self.check()?;
         let bytes = self.frames as usize * self.frame_size as usize;
         let region = Region::new(bytes, self.huge_pages, self.numa_node)?;
         PoolShared::publish(self, region).map(|shared| Pool { shared })

@@ -63,6 +63,15 @@ struct Engines {
     device_offloads: bool,
 }
 
+/// The backend's keys, in two halves: an error in either names its key.
+fn keys(request: &OpenRequest<'_>) -> Result<(Engines, Faults)> {
+    let title = format!("loop:{}", request.device);
+    let mut faults = request.options.clone();
+    let engines = faults.remove("device_offloads").map(|value| ("device_offloads".into(), value));
+    let engines = from_table(&title, &engines.into_iter().collect())?;
+    Ok((engines, from_table(&title, &faults)?))
+}
+
 impl Backend for Loopback {
     fn name(&self) -> &'static str {
         "loop"
@@ -89,15 +98,15 @@ impl Backend for Loopback {
         Ok(Some(format!("loop/{}/{name}.{end}", std::process::id())))
     }
 
+    fn check(&self, request: &OpenRequest<'_>) -> Result<()> {
+        parse(request.device)?;
+        keys(request).map(drop)
+    }
+
     fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
         let (name, end) = parse(request.device)?;
         let title = format!("loop:{}", request.device);
-        // In two halves: an error in either names its key.
-        let mut faults = request.options.clone();
-        let engines =
-            faults.remove("device_offloads").map(|value| ("device_offloads".into(), value));
-        let Engines { device_offloads } = from_table(&title, &engines.into_iter().collect())?;
-        let faults = from_table(&title, &faults)?;
+        let (Engines { device_offloads }, faults) = keys(request)?;
         let cable = Cable::named(name);
         if cable.shared.is_gone(end) {
             return Err(gone(&title));

@@ -3,7 +3,7 @@
 use anyport::config::{Schema, Table, from_table, schema_of};
 use anyport::driver::{Backend, DeviceInfo, OpenRequest, PortDriver};
 use anyport::{Error, Result};
-use anyport_netdev::{devices, open};
+use anyport_netdev::{ToKernel, devices, open};
 
 use crate::live::LivePort;
 use crate::savefile::{FileKeys, SavePort};
@@ -61,6 +61,16 @@ impl Backend for Pcap {
         let mut all = devices::devices("pcap", "kernel interface through libpcap");
         all.push(files);
         all
+    }
+
+    fn check(&self, request: &OpenRequest<'_>) -> Result<()> {
+        match Target::of(request.device, request.options)? {
+            Target::Interface => {
+                let title = format!("pcap:{}", request.device);
+                ToKernel::parse(&title, &request.config.to_kernel).map(drop)
+            }
+            Target::Files(keys) => keys.check(&keys.title()),
+        }
     }
 
     fn lock_key(&self, device: &str, options: &Table) -> Result<Option<String>> {

@@ -7,8 +7,8 @@ use crate::text::{print, say};
 
 /// Check specs and a configuration file without opening anything
 ///
-/// Backends, keys and values are checked, of the PORTs given and of every port in the configuration file. Whether a device
-/// is there, and can do what is asked, shows only when it is opened.
+/// Backends, keys and values are checked, of the PORTs given and of every port and the pool in the configuration file. Whether
+/// a device is there, and can do what is asked, shows only when it is opened.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -28,6 +28,9 @@ pub fn run(args: &Args) -> Result<()> {
     let registry = args.ports.registry()?;
     let configured = registry.file().into_iter().flat_map(|file| file.names()).map(str::to_owned);
     let all: Vec<String> = configured.chain(args.port.iter().cloned()).collect();
+    if let Some(file) = registry.file() {
+        file.pool().check()?;
+    }
     let mut wrong = 0;
     let mut text = String::new();
     for name in &all {

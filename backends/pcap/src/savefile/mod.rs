@@ -93,14 +93,17 @@ impl FileKeys {
     }
 
     /// How the port is called in messages.
-    fn title(&self) -> String {
+    pub fn title(&self) -> String {
         let named = [("in", &self.input), ("out", &self.output)]
             .map(|(key, path)| path.as_ref().map(|path| format!("{key}={}", path.display())));
         format!("pcap:{}", named.into_iter().flatten().collect::<Vec<_>>().join(","))
     }
 
-    /// Refuses keys about a file that is not there.
-    fn check(&self, title: &str) -> Result<()> {
+    /// Refuses keys about a file that is not given, and a file of which nobody knows how it is to be written.
+    pub fn check(&self, title: &str) -> Result<()> {
+        if let Some(path) = &self.output {
+            self.format(title, path)?;
+        }
         let keys = [
             ("timing", self.timing.is_some(), "in", self.input.is_some()),
             ("loops", self.loops.is_some(), "in", self.input.is_some()),
