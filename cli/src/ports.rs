@@ -194,36 +194,11 @@ impl PortReport {
 pub fn make_pool(args: &PortArgs, registry: &Registry, ports: &[&Opened]) -> Result<Pool> {
     let mut config = match registry.file() {
         Some(file) => file.pool().clone(),
-        None => {
-            let mut config = PoolConfig::default();
-            config.frames = config.frames.max(frames_for(ports));
-            config.frame_size = frame_size_for(ports, u32::from(config.headroom));
-            config
-        }
+        None => PoolConfig::for_ports(ports.iter().map(|opened| &opened.port)),
     };
     config.frames = args.pool_frames.unwrap_or(config.frames);
     config.frame_size = args.frame_size.unwrap_or(config.frame_size);
     Ok(config.build()?)
-}
-
-/// Frames for all rings to be full, and half as many again to be under way.
-fn frames_for(ports: &[&Opened]) -> u32 {
-    let rings = ports.iter().map(|opened| {
-        let (config, can) = (opened.port.config(), opened.port.capability());
-        let ring = |asked: Option<u32>, default| u64::from(asked.unwrap_or(default));
-        u64::from(config.rx_queue_count()) * ring(config.rx_ring, can.rx_ring.default)
-            + u64::from(config.tx_queue_count()) * ring(config.tx_ring, can.tx_ring.default)
-    });
-    let wanted = rings.sum::<u64>().saturating_mul(3) / 2;
-    u32::try_from(wanted.min(1 << 20).next_power_of_two()).unwrap_or(1 << 20)
-}
-
-/// The longest frame of all ports with a tag, behind the head room, in a power of two.
-fn frame_size_for(ports: &[&Opened], headroom: u32) -> u32 {
-    let longest = ports.iter().map(|opened| opened.max_frame()).max().unwrap_or(0);
-    let bytes = u32::try_from(longest + 4).unwrap_or(u32::MAX).saturating_add(headroom);
-    // Beyond the largest pool frame the port itself says what would help.
-    bytes.clamp(2048, 32768).next_power_of_two()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 mod control;
 mod lock;
 mod plan;
+mod sizing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
