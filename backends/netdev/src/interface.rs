@@ -195,7 +195,7 @@ impl Interface {
 }
 
 /// The number of a socket's network namespace; `None` before Linux 5.14.
-fn namespace_of(socket: RawFd) -> io::Result<Option<u64>> {
+pub(crate) fn namespace_of(socket: RawFd) -> io::Result<Option<u64>> {
     let mut cookie = 0u64;
     match get_option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie) {
         Ok(_) => Ok(Some(cookie)),

@@ -15,9 +15,13 @@
 //! - A setting is put back only if it still has a value that the killed process gave it: what somebody else changed since is
 //!   left alone.
 //! - Only files that no other user could have written are believed.
+//! - When a port opens, the files of network namespaces that are gone for certain are removed. For certain means: the inode
+//!   number that the namespace had is that of another one in which the opener is ([`Namespaces`]). A namespace that is only
+//!   held by a descriptor of some process keeps its files, and so does one of which nothing is known: a file too many costs
+//!   some hundred bytes until the machine is restarted, one too few an interface that stays changed.
 //!
 //! Trap: whoever reads or writes an interface's file must hold the lock on that interface, or else a living port would have
-//! its own settings put back.
+//! its own settings put back. Only in a namespace that is gone there is nobody to hold it.
 
 use std::fs;
 use std::io;
@@ -27,6 +31,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::interface::Interface;
+use crate::namespaces::Namespaces;
 use crate::settings::Setting;
 
 /// One setting that was changed.
@@ -44,6 +49,9 @@ pub(crate) struct Change {
 pub(crate) struct Entry {
     boot: String,
     namespace: u64,
+    /// The namespace's inode number, which another one may have once it is gone; where that is not known, it stays.
+    #[serde(default)]
+    inode: Option<u64>,
     pub index: u32,
     /// Its name then, for messages.
     pub name: String,
@@ -55,9 +63,11 @@ pub(crate) struct Entry {
 impl Entry {
     /// An entry without changes.
     pub fn new(interface: &Interface) -> io::Result<Entry> {
+        let namespace = interface.namespace()?;
         Ok(Entry {
             boot: boot(),
-            namespace: interface.namespace()?,
+            namespace,
+            inode: Namespaces::of_this_thread().inode_of(namespace),
             index: interface.index(),
             name: interface.name()?,
             pid: std::process::id(),
@@ -67,6 +77,22 @@ impl Entry {
 
     fn file(&self) -> String {
         file(self.namespace, self.index)
+    }
+
+    #[cfg(test)]
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
+    #[cfg(test)]
+    pub fn inode(&self) -> Option<u64> {
+        self.inode
+    }
+
+    /// The same in another namespace.
+    #[cfg(test)]
+    pub fn in_namespace(&self, namespace: u64, inode: Option<u64>) -> Entry {
+        Entry { namespace, inode, ..self.clone() }
     }
 }
 
@@ -154,6 +180,21 @@ impl Journal {
 
     /// All entries of that network namespace; those of earlier boots are removed.
     pub fn all(&self, namespace: u64) -> io::Result<Vec<Entry>> {
+        let mut entries = self.of_all_namespaces();
+        entries.retain(|entry: &Entry| entry.namespace == namespace);
+        Ok(entries)
+    }
+
+    /// Removes the entries of network namespaces that are gone for certain, by what the opener's namespaces prove.
+    pub fn forget_gone(&self, here: &Namespaces) {
+        for entry in self.of_all_namespaces() {
+            if entry.inode.is_some_and(|inode| here.prove_gone(entry.namespace, inode)) {
+                self.remove(&entry);
+            }
+        }
+    }
+
+    fn of_all_namespaces(&self) -> Vec<Entry> {
         let boot = boot();
         let mut entries = Vec::new();
         for directory in &self.directories {
@@ -165,8 +206,7 @@ impl Journal {
                 entries.extend(read(directory, &name, &boot));
             }
         }
-        entries.retain(|entry: &Entry| entry.namespace == namespace);
-        Ok(entries)
+        entries
     }
 }
 
@@ -233,7 +273,15 @@ mod tests {
             found: "1500".into(),
             given: vec!["4000".into(), "9000".into()],
         };
-        Entry { boot: boot(), namespace, index, name: "a0".into(), pid: 7, changes: vec![change] }
+        Entry {
+            boot: boot(),
+            namespace,
+            inode: None,
+            index,
+            name: "a0".into(),
+            pid: 7,
+            changes: vec![change],
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod ethtool;
 pub mod interface;
 mod journal;
 pub mod links;
+mod namespaces;
 mod netlink;
 pub mod open;
 pub mod packet_socket;

@@ -15,6 +15,7 @@ use crate::error::explain;
 use crate::interface::Interface;
 use crate::journal::{Change, Entry, Journal};
 use crate::links::{LinkInfo, link};
+use crate::namespaces::Namespaces;
 use crate::open::lock_key;
 
 /// Something that can be set.
@@ -97,6 +98,7 @@ impl Settings {
 
     fn with(interface: Interface, title: &str, journal: Journal) -> Result<Settings> {
         let failed = |doing: &'static str| move |error| explain(title, doing, error);
+        journal.forget_gone(&Namespaces::of_this_thread());
         let left = journal.read(&interface).map_err(failed("reading the journal"))?;
         // What could not be put back stays written down: it is what the interface was found with, after all.
         let entry = left.and_then(|entry| put_back(&interface, title, entry, &journal));

@@ -1,3 +1,6 @@
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
 use super::*;
 use crate::testing::{in_namespace, run};
 
@@ -162,5 +165,68 @@ fn limits_are_the_devices_own() {
         );
         // A limit below what it has now does not hold.
         assert_eq!(settings.mtu_range(1000).1, 1500);
+    });
+}
+
+/// The entry of an interface in a namespace of its own that was left changed there, and what holds the namespace: a
+/// descriptor, and nothing else.
+fn left_changed(journal: &Journal) -> Option<(Entry, std::fs::File)> {
+    let mut left = None;
+    in_namespace(|| {
+        let mut settings = open(journal);
+        settings.set_mtu(4000).unwrap();
+        let entry = journal.read(settings.interface()).unwrap().unwrap();
+        // As if killed: its descriptors are closed, and nothing is put back.
+        settings.entry.changes.clear();
+        left = Some((entry, std::fs::File::open("/proc/thread-self/ns/net").unwrap()));
+    });
+    left
+}
+
+#[test]
+fn a_namespace_that_only_a_descriptor_of_another_process_holds_keeps_its_entries() {
+    let place = tempfile::tempdir().unwrap();
+    let journal = journal(&place);
+    // Not without privilege, which has been said.
+    let Some((entry, namespace)) = left_changed(&journal) else { return };
+    let mut holder = Command::new("sleep").arg("600").stdin(namespace).spawn().unwrap();
+    let result = std::panic::catch_unwind(|| {
+        for _ in 0..20 {
+            in_namespace(|| drop(open(&journal)));
+        }
+        assert_eq!(journal.all(entry.namespace()).unwrap(), [entry]);
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    result.unwrap();
+}
+
+#[test]
+fn entries_of_a_namespace_that_is_gone_go_when_another_one_has_its_number() {
+    in_namespace(|| {
+        let place = tempfile::tempdir().unwrap();
+        let journal = journal(&place);
+        let a1 = Settings::with(Interface::open("a1").unwrap(), "test:a1", journal.clone());
+        let mut a1 = a1.unwrap();
+        a1.set_mtu(4000).unwrap();
+        let living = journal.read(a1.interface()).unwrap().unwrap();
+        // The number of this network namespace, and that of a namespace of another kind.
+        let uts = std::fs::metadata("/proc/thread-self/ns/uts").unwrap().ino();
+        let gone = [
+            living.in_namespace(u64::MAX, living.inode()),
+            living.in_namespace(u64::MAX - 1, Some(uts)),
+        ];
+        // Of these nothing is known.
+        let kept = [living.in_namespace(5, None), living.in_namespace(6, Some(1))];
+        for entry in gone.iter().chain(&kept) {
+            journal.write(entry).unwrap();
+        }
+        drop(open(&journal));
+        for entry in &gone {
+            assert_eq!(journal.all(entry.namespace()).unwrap(), []);
+        }
+        for entry in kept.iter().chain([&living]) {
+            assert_eq!(journal.all(entry.namespace()).unwrap(), std::slice::from_ref(entry));
+        }
     });
 }
