@@ -208,6 +208,15 @@ pub struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
+    /// A cache of the size that the contract gives to one queue of the port (contract P1), for a driver that takes frames
+    /// where the cache that it is called with cannot be had, such as in the thread of a sender. It holds instead of that
+    /// one, which the driver then leaves empty: what a queue holds in all its caches counts together. Like that one it is to
+    /// be empty while the queue's owner sleeps.
+    pub fn queue_cache(&self, pool: &Pool) -> PoolCache {
+        let queues = usize::from(self.rx_queues) + usize::from(self.tx_queues);
+        PoolCache::for_queue(pool, queues)
+    }
+
     /// One queue each way with default rings, for backends' own tests.
     pub fn new(capability: &Capability, pools: &'a [Pool]) -> Setup<'a> {
         Setup {

@@ -31,7 +31,7 @@ use crate::driver::PortDriver;
 use crate::error::{Error, Result};
 use crate::mac::{MacAddr, MacFilter};
 use crate::packet::Packet;
-use crate::pool::{Pool, PoolCache};
+use crate::pool::Pool;
 use crate::queue::{RxCell, RxCore, RxCounts, RxQueue, TxCell, TxCore, TxCounts, TxQueue};
 
 /// How long `stop` waits for calls in progress, and for the device to send what was accepted (contract L6).
@@ -418,14 +418,13 @@ impl Port {
             let reason = format!("the backend made {made:?} queues instead of {wanted:?}");
             return Err(Error::Backend { device: shared.title.clone(), reason });
         }
-        let count = wanted.0 + wanted.1;
         let mut cells = lock(&shared.cells);
         let tx: Vec<Arc<TxCell>> = queues
             .tx
             .into_iter()
             .enumerate()
             .map(|(index, driver)| {
-                let caches = self.pools.iter().map(|pool| PoolCache::for_queue(pool, count));
+                let caches = self.pools.iter().map(|pool| plan.setup.queue_cache(pool));
                 let counts = nth(&mut cells.tx_counts, index);
                 let core = TxCore::new(driver, caches.collect(), plan.tx(), counts, link_up);
                 TxCell::new(shared.clone(), core)
@@ -436,7 +435,7 @@ impl Port {
             .into_iter()
             .enumerate()
             .map(|(index, driver)| {
-                let cache = PoolCache::for_queue(pool, count);
+                let cache = plan.setup.queue_cache(pool);
                 let counts = nth(&mut cells.rx_counts, index);
                 let core = RxCore::new(driver, cache, plan.rx(index as u16, &tx), counts, link_up);
                 RxCell::new(shared.clone(), core)

@@ -168,6 +168,23 @@ fn waiting_ends_for_frames_wakers_and_nothing_else() {
 }
 
 #[test]
+fn a_queue_that_sleeps_holds_no_frames() {
+    let bench = Bench::new(|_| {});
+    let (_port, mut rx, _tx) = bench.open("");
+    // For somebody else: the frame that it is received into comes from the queue's cache, which is filled for it.
+    bench.with(|device| {
+        device.on_arm = Some(|device| {
+            let mut foreign = frame(60);
+            foreign[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+            device.arriving.push_back(foreign);
+        });
+    });
+    assert_eq!(rx.arm().unwrap(), Armed::Armed);
+    let all: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
+    assert_eq!((all.len(), bench.pool.free()), (512, 0));
+}
+
+#[test]
 fn a_device_that_goes_delivers_its_last_frames_and_says_so() {
     let bench = Bench::new(|capability| capability.can_vanish = true);
     let (port, mut rx, mut tx) = bench.open("");

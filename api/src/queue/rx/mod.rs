@@ -247,6 +247,8 @@ impl RxQueue {
                 if core.fill_stash(cell)? {
                     return Ok(Some(Wake::Ready));
                 }
+                // That look may have taken frames for what then was dropped.
+                core.cache.flush();
             }
             Ok(None)
         })
