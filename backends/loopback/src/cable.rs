@@ -4,20 +4,19 @@
 //!   end 0  TxDriver ──► [transmit ring, while paused] ──► filter, faults ──► [receive ring] ──► RxDriver  end 1
 //! ```
 //! A sender puts frames straight into the other end's receive rings, under the ring's lock; one lock per burst. Locks
-//! are taken in the order transmit ring, receive ring.
+//! are taken in the order transmit ring, engine, receive ring. Sending and receiving allocate no memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use anyport::capability::DeviceOffloads;
 use anyport::driver::Outstanding;
 use anyport::mac::MacFilter;
 use anyport::wait::EventFd;
 use anyport::{Burst, MacAddr, Packet, Pool, PoolCache};
 
 use crate::faults::{FaultState, Faults};
-use crate::offload;
+use crate::offload::Transmit;
 use crate::ring::Ring;
 use crate::steer::Steer;
 
@@ -57,8 +56,7 @@ pub(crate) struct End {
     pub rx: [RxSide; QUEUES],
     pub tx: [TxSide; QUEUES],
     pub steer: Mutex<Option<Arc<Steer>>>,
-    /// What this end's device does to the frames that leave it; `engine` says whether that is anything.
-    pub tx_offloads: Mutex<DeviceOffloads>,
+    /// Whether this end's device does anything to the frames that leave it.
     pub engine: AtomicBool,
 }
 
@@ -84,6 +82,7 @@ pub(crate) struct RxState {
     pub faults: FaultState,
     /// Attached pools: packets of theirs are passed on, others copied into the first.
     pub pools: Vec<u16>,
+    /// Senders take frames from it for their copies. It is the queue's only one (contract P1): the common layer's stays empty.
     pub cache: PoolCache,
     pub armed: bool,
     /// A frame was lost because the pool had none.
@@ -96,12 +95,18 @@ pub(crate) struct RxState {
     pub counts: RxCounts,
 }
 
-/// A transmit queue: what was accepted while the cable is paused.
+/// A transmit queue.
 #[derive(Default)]
 pub(crate) struct TxSide {
     pub backlog: Mutex<Backlog>,
+    /// Taken after the backlog's lock.
+    pub engine: Mutex<Option<Transmit>>,
+    /// Frames that were accepted and could not be sent, and their bytes; they outlive stop and start (contract L5).
+    pub dropped: AtomicU64,
+    pub dropped_bytes: AtomicU64,
 }
 
+/// What was accepted while the cable is paused.
 #[derive(Default)]
 pub(crate) struct Backlog {
     pub ring: Option<Ring>,
@@ -182,7 +187,7 @@ impl Cable {
     pub fn set_faults(&self, end: usize, faults: Faults) {
         for side in &self.shared.ends[end].rx {
             if let Some(state) = &mut *lock(&side.state) {
-                state.faults = FaultState::new(faults);
+                state.faults.set(faults);
             }
         }
     }
@@ -228,7 +233,7 @@ impl CableShared {
         let (plugged, paused) = (is_on(&self.plugged), is_on(&self.paused));
         if plugged && !paused {
             for (index, backlog) in backlogs.iter_mut().enumerate() {
-                self.release(1 - index / QUEUES, backlog);
+                self.release(index / QUEUES, index % QUEUES, backlog);
             }
         }
         let waiting = backlogs.iter().any(|b| b.ring.as_ref().is_some_and(|ring| ring.len() > 0));
@@ -236,14 +241,20 @@ impl CableShared {
         switch.store(on, Ordering::SeqCst);
     }
 
-    /// Sends what waits in a transmit ring to end `to`.
-    fn release(&self, to: usize, backlog: &mut Backlog) {
+    /// Sends what waits in a transmit ring of end `from`.
+    fn release(&self, from: usize, queue: usize, backlog: &mut Backlog) {
         let Some(ring) = &mut backlog.ring else { return };
         let mut burst = Burst::with_capacity(64);
         while ring.len() > 0 {
             ring.pop_into(&mut burst);
-            let count = burst.len();
-            self.deliver(to, &mut burst, count);
+            while !burst.is_empty() {
+                let count = burst.len();
+                self.deliver(from, queue, &mut burst, count);
+                // What is left cannot be sent, and was accepted: its first is lost.
+                if let Some(packet) = burst.pop_front() {
+                    self.ends[from].tx[queue].count_dropped(&packet);
+                }
+            }
         }
         backlog.bytes = 0;
     }
@@ -267,13 +278,10 @@ impl CableShared {
             let mut backlog = lock(&self.ends[from].tx[queue].backlog);
             // Looked at once more under the lock: un-pausing holds it while it empties the backlog.
             if self.held.load(Ordering::Acquire) {
-                let lengths: Vec<usize> = burst[..count].iter().map(Packet::len).collect();
-                let taken = backlog.ring.as_mut().map_or(0, |ring| ring.push_from(burst, count));
-                backlog.bytes += lengths[..taken].iter().map(|&length| length as u64).sum::<u64>();
-                return;
+                return self.ends[from].tx[queue].hold(&mut backlog, burst, count);
             }
         }
-        self.deliver(1 - from, burst, count);
+        self.deliver(from, queue, burst, count);
     }
 
     /// What waits in a transmit ring.
@@ -283,47 +291,55 @@ impl CableShared {
         Outstanding { packets, bytes: backlog.bytes }
     }
 
-    /// Brings the first `count` packets to end `to`; all of them leave the burst.
+    /// Brings the first `count` packets to the other end. What stays in the burst of them waits for a frame: the sending
+    /// engine found none.
     #[inline]
-    fn deliver(&self, to: usize, burst: &mut Burst, count: usize) {
-        let end = &self.ends[to];
-        let count = match self.ends[1 - to].engine.load(Ordering::Acquire) {
-            true => self.run_engine(to, burst, count),
+    fn deliver(&self, from: usize, queue: usize, burst: &mut Burst, count: usize) {
+        let (sender, receiver) = (&self.ends[from], &self.ends[1 - from]);
+        let count = match sender.engine.load(Ordering::Acquire) {
+            true => sender.tx[queue].run_engine(burst, count),
             false => count,
         };
-        let queues = end.rx_queues.load(Ordering::Acquire);
-        if queues == 1 {
-            return end.deliver_to(0, burst, count);
-        }
-        // Queue by queue would need sorting; packet by packet keeps each flow's order.
-        let steer = lock(&end.steer).clone();
-        let mut single = Burst::with_capacity(1);
-        for _ in 0..count {
-            let Some(packet) = burst.pop_front() else { break };
-            let (Some(steer), 1..) = (&steer, queues) else { continue };
-            let queue = steer.queue_of(packet.data(), queues);
-            let _ = single.push(packet);
-            end.deliver_to(queue as usize, &mut single, 1);
+        match receiver.rx_queues.load(Ordering::Acquire) {
+            0 => discard(burst, count),
+            1 => receiver.deliver_to(0, burst, count),
+            queues => receiver.spread(queues, burst, count),
         }
     }
 }
 
-impl CableShared {
-    /// What the sender's device does to the first `count` packets on their way; how many are left of them.
+impl TxSide {
+    /// Keeps the first `count` packets, as many as there is room for.
+    fn hold(&self, backlog: &mut Backlog, burst: &mut Burst, count: usize) {
+        let Some(ring) = &mut backlog.ring else { return };
+        let count = count.min(ring.room());
+        backlog.bytes += burst[..count].iter().map(|packet| self.wire_length(packet)).sum::<u64>();
+        ring.push_from(burst, count);
+    }
+
+    /// What the sender's device does to the first `count` packets; how many of them can leave.
     #[cold]
-    fn run_engine(&self, to: usize, burst: &mut Burst, count: usize) -> usize {
-        let offloads = *lock(&self.ends[1 - to].tx_offloads);
-        let before = burst.len();
-        let mut seen = 0;
-        burst.retain(|packet| {
-            seen += 1;
-            seen > count || offload::transmit(packet, &offloads)
-        });
-        let lost = before - burst.len();
-        if let Some(state) = lock(&self.ends[to].rx[0].state).as_mut().filter(|_| lost > 0) {
-            state.counts.errors += lost as u64;
+    fn run_engine(&self, burst: &mut Burst, count: usize) -> usize {
+        match &mut *lock(&self.engine) {
+            Some(engine) => {
+                let stuck = burst[..count].iter_mut().position(|packet| !engine.apply(packet));
+                stuck.unwrap_or(count)
+            }
+            None => count,
         }
-        count - lost
+    }
+
+    fn wire_length(&self, packet: &Packet) -> u64 {
+        match &*lock(&self.engine) {
+            Some(engine) => engine.wire_length(packet),
+            None => packet.len() as u64,
+        }
+    }
+
+    #[cold]
+    fn count_dropped(&self, packet: &Packet) {
+        self.dropped_bytes.fetch_add(self.wire_length(packet), Ordering::Relaxed);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -337,8 +353,27 @@ impl End {
             rx: Default::default(),
             tx: Default::default(),
             steer: Mutex::new(None),
-            tx_offloads: Mutex::default(),
             engine: AtomicBool::new(false),
+        }
+    }
+
+    /// Brings the first `count` packets to the queues of their flows, those of one queue that follow each other at once.
+    fn spread(&self, queues: u16, burst: &mut Burst, count: usize) {
+        let Some(steer) = lock(&self.steer).clone() else { return discard(burst, count) };
+        let queue_of = |packet: &Packet| steer.queue_of(packet.data(), queues);
+        let mut left = count;
+        let mut next = burst.first().map_or(0, queue_of);
+        while left > 0 {
+            let (queue, mut run) = (next, 1);
+            while run < left {
+                next = queue_of(&burst[run]);
+                if next != queue {
+                    break;
+                }
+                run += 1;
+            }
+            self.deliver_to(queue as usize, burst, run);
+            left -= run;
         }
     }
 
@@ -371,9 +406,14 @@ impl End {
                 }
             }
         }
-        if state.armed && (state.ring.len() > 0 || state.faults.held() > 0) {
-            state.armed = false;
-            state.frames.signal();
+        if state.armed {
+            if state.ring.len() > 0 || state.faults.held() > 0 {
+                state.armed = false;
+                state.frames.signal();
+            } else {
+                // The owner sleeps on, and what was lost on the way may have filled the cache (contract P1).
+                state.cache.flush();
+            }
         }
     }
 }

@@ -14,11 +14,13 @@ use anyport::driver::{
 use anyport::packet::{Clock, Timestamp, TimestampSource};
 use anyport::queue::TxTimestamp;
 use anyport::wait::EventFd;
-use anyport::{Burst, Capability, Counters, Error, Link, MacAddr, PoolCache, PortCounters, Result};
+use anyport::{
+    Burst, Capability, Counters, Error, Link, MacAddr, Packet, PoolCache, PortCounters, Result,
+};
 
 use crate::cable::{Backlog, Cable, QUEUES, RxState, lock};
 use crate::faults::{FaultState, Faults};
-use crate::offload::{self, Receive};
+use crate::offload::{self, Receive, Transmit};
 use crate::ring::Ring;
 use crate::steer::Steer;
 
@@ -173,9 +175,6 @@ impl PortDriver for LoopPort {
         self.check()?;
         let end = &self.cable.shared.ends[self.end];
         *lock(&end.steer) = Some(Arc::new(Steer::new(&setup.rss_key)));
-        *lock(&end.tx_offloads) = setup.offloads;
-        end.engine
-            .store(setup.offloads.tx_checksum || setup.offloads.vlan_insert, Ordering::Release);
         let mut rx: Vec<Box<dyn RxDriver>> = Vec::new();
         let system = |source| Error::os(&self.title, "making a queue's descriptors", source);
         let mut states = Vec::new();
@@ -184,12 +183,11 @@ impl PortDriver for LoopPort {
                 (EventFd::new().map_err(system)?, EventFd::new().map_err(system)?);
             let (frames, events) = (Arc::new(frames), Arc::new(events));
             let pool = &setup.pools[0];
-            let share = pool.capacity() / (8 * (setup.rx_queues + setup.tx_queues) as usize);
             states.push(RxState {
                 ring: Ring::new(setup.rx_ring as usize),
                 faults: FaultState::new(self.faults),
                 pools: setup.pools.iter().map(anyport::Pool::id).collect(),
-                cache: pool.cache(share.min(32)),
+                cache: setup.queue_cache(pool),
                 armed: false,
                 starved: false,
                 ended: false,
@@ -213,12 +211,16 @@ impl PortDriver for LoopPort {
         for queue in 0..setup.tx_queues as usize {
             let ring = Some(Ring::new(setup.tx_ring as usize));
             *lock(&end.tx[queue].backlog) = Backlog { ring, bytes: 0 };
+            // With the tag that is to be inserted.
+            let engine = Transmit::new(setup.offloads, setup.max_frame + 4);
+            end.engine.store(engine.is_some(), Ordering::Release);
+            *lock(&end.tx[queue].engine) = engine;
             tx.push(Box::new(LoopTx {
                 cable: self.cable.clone(),
                 end: self.end,
                 queue,
                 title: self.title.clone(),
-                timestamps: setup.offloads.tx_timestamp.then(VecDeque::new),
+                timestamps: setup.offloads.tx_timestamp.then(Stamps::new),
             }));
         }
         for (queue, state) in states.into_iter().enumerate() {
@@ -279,6 +281,12 @@ impl PortDriver for LoopPort {
             queue.rx_errors = Some(counts.errors);
             all.rx_queues.push(queue);
         }
+        for side in &end.tx {
+            let mut queue = Counters::default();
+            queue.tx_dropped = Some(side.dropped.load(Ordering::Relaxed));
+            queue.tx_dropped_bytes = Some(side.dropped_bytes.load(Ordering::Relaxed));
+            all.tx_queues.push(queue);
+        }
         all
     }
 }
@@ -291,6 +299,10 @@ impl Drop for LoopPort {
         filter.set_promiscuous(false);
         for side in &self.cable.shared.ends[self.end].rx {
             *lock(&side.counts) = crate::cable::RxCounts::default();
+        }
+        for side in &self.cable.shared.ends[self.end].tx {
+            side.dropped.store(0, Ordering::Relaxed);
+            side.dropped_bytes.store(0, Ordering::Relaxed);
         }
         self.cable.shared.ends[self.end].open.store(false, Ordering::Release);
     }
@@ -390,12 +402,50 @@ fn stamp() -> Timestamp {
     Timestamp { ns: anyport::time::monotonic_ns(), source, clock }
 }
 
+/// Transmit timestamps that nobody has fetched yet. Beyond [`STAMPS`] the oldest are forgotten, so that a program which asks
+/// and never fetches costs no memory.
+struct Stamps(VecDeque<TxTimestamp>);
+
+/// The most timestamps that wait to be fetched.
+const STAMPS: usize = 4096;
+
+fn asks(packet: &&Packet) -> bool {
+    packet.requests().timestamp
+}
+
+impl Stamps {
+    fn new() -> Stamps {
+        Stamps(VecDeque::with_capacity(STAMPS))
+    }
+
+    /// Takes down the marks of packets that are about to leave; how many of them ask.
+    fn note(&mut self, packets: &[Packet]) -> usize {
+        let mut asked = 0;
+        for packet in packets.iter().filter(asks) {
+            if self.0.len() == STAMPS {
+                self.0.pop_front();
+            }
+            self.0.push_back(TxTimestamp { mark: packet.mark().unwrap_or(0), at: stamp() });
+            asked += 1;
+        }
+        asked
+    }
+
+    /// Says when they left, and which of them did not.
+    fn confirm(&mut self, asked: usize, left: &[Packet]) {
+        let unsent = left.iter().filter(asks).count();
+        self.0.truncate(self.0.len().saturating_sub(unsent));
+        let at = stamp();
+        self.0.iter_mut().rev().take(asked - unsent).for_each(|sent| sent.at = at);
+    }
+}
+
 struct LoopTx {
     cable: Cable,
     end: usize,
     queue: usize,
     title: String,
-    timestamps: Option<VecDeque<TxTimestamp>>,
+    timestamps: Option<Stamps>,
 }
 
 impl TxDriver for LoopTx {
@@ -408,15 +458,11 @@ impl TxDriver for LoopTx {
             self.cable.shared.send(self.end, self.queue, burst, count);
             return Ok(());
         };
-        let asked: Vec<Option<u32>> = burst[..count]
-            .iter()
-            .map(|packet| packet.requests().timestamp.then(|| packet.mark().unwrap_or(0)))
-            .collect();
+        let asked = timestamps.note(&burst[..count]);
         let before = burst.len();
         self.cable.shared.send(self.end, self.queue, burst, count);
-        let at = stamp();
-        let sent = asked.into_iter().take(before - burst.len()).flatten();
-        timestamps.extend(sent.map(|mark| TxTimestamp { mark, at }));
+        let left = count - (before - burst.len());
+        timestamps.confirm(asked, &burst[..left]);
         Ok(())
     }
 
@@ -432,6 +478,6 @@ impl TxDriver for LoopTx {
     }
 
     fn take_timestamp(&mut self) -> Option<TxTimestamp> {
-        self.timestamps.as_mut()?.pop_front()
+        self.timestamps.as_mut()?.0.pop_front()
     }
 }

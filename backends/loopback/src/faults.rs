@@ -27,8 +27,10 @@ pub struct Faults {
 /// How many frames overtake a delayed one.
 const OVERTAKEN_BY: u8 = 3;
 
+/// The most frames that are delayed at once; with more, the first of them is delayed no longer.
+const DELAYED: usize = 64;
+
 /// The faults of one receive queue at work.
-#[derive(Default)]
 pub(crate) struct FaultState {
     pub faults: Faults,
     seen: u64,
@@ -38,7 +40,12 @@ pub(crate) struct FaultState {
 
 impl FaultState {
     pub fn new(faults: Faults) -> FaultState {
-        FaultState { faults, ..FaultState::default() }
+        FaultState { faults, seen: 0, delayed: VecDeque::with_capacity(DELAYED) }
+    }
+
+    /// Counts from here for other faults; frames that are delayed still come.
+    pub fn set(&mut self, faults: Faults) {
+        (self.faults, self.seen) = (faults, 0);
     }
 
     pub fn active(&self) -> bool {
@@ -69,6 +76,9 @@ impl FaultState {
         }
         let twin = if hits(self.faults.duplicate) { packet.copy_to(pool) } else { None };
         if hits(self.faults.delay) {
+            if self.delayed.len() == DELAYED {
+                self.delayed.pop_front().into_iter().for_each(|(packet, _)| deliver(packet));
+            }
             self.delayed.push_back((packet, OVERTAKEN_BY));
         } else {
             deliver(packet);

@@ -5,7 +5,9 @@
 //! receiver's pool. A full receive ring drops and counts at the receiver. The transmit ring fills only while the cable is
 //! paused ([`Cable::pause`]). Frames to an end that is not started are lost, as on a wire that ends nowhere: nobody counts
 //! them. The link of both ends is up while the cable is plugged in ([`Cable::set_link`]), whoever is at the other end.
-//! With `device_offloads=true` an end does checksums, VLAN tags and hashes itself, instead of the common layer.
+//! With `device_offloads=true` an end does checksums, VLAN tags and hashes itself, instead of the common layer; a frame
+//! for whose tag the pool has no room waits in the burst, or is the sender's `tx_dropped` if it was accepted while the
+//! cable was paused. Transmit timestamps that nobody fetches are kept up to 4,096.
 //!
 //! ```
 //! use anyport::{Burst, Pool, Registry};

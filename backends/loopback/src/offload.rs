@@ -43,30 +43,53 @@ impl Receive {
     }
 }
 
-/// The sending engine: what the packet asks for and the port has switched on. Runs when the frame leaves, so a frame
-/// that was not taken is unchanged (contract T1). False if the pool has no frame for a tag that needs one: the frame is
-/// lost, and counted where it would have arrived.
-pub(crate) fn transmit(packet: &mut Packet, offloads: &DeviceOffloads) -> bool {
-    let requests = packet.requests();
-    if offloads.tx_checksum && packets::wants_checksums(&requests) {
-        // A frame without the headers that it asks checksums for leaves as it is, as from a card.
-        let _ = packets::fill_checksums(packet, &requests);
-    }
-    match requests.vlan.filter(|_| offloads.vlan_insert) {
-        Some(tci) => packets::insert_vlan(packet, tci).is_ok() || insert_by_copy(packet, tci),
-        None => true,
-    }
+/// The sending engine of a queue: does what packets ask for and the port has switched on. It runs when frames leave, so one
+/// that was not taken is unchanged (contract T1).
+pub(crate) struct Transmit {
+    offloads: DeviceOffloads,
+    /// A frame on its way into another one; as large as any, so that sending allocates nothing.
+    scratch: Vec<u8>,
 }
 
-/// Inserts a tag where there is no head room for it.
-fn insert_by_copy(packet: &mut Packet, tci: u16) -> bool {
-    let mut bytes: Vec<u8> = packet.segments().flatten().copied().collect();
-    let [high, low] = tci.to_be_bytes();
-    // The common layer lets no frame without both addresses through.
-    bytes.splice(12..12, [0x81, 0x00, high, low]);
-    match packet.pool().packet(&bytes) {
-        Some(copy) => *packet = copy,
-        None => return false,
+impl Transmit {
+    /// `None` if nothing is switched on; for frames of at most `longest` bytes on the wire.
+    pub fn new(offloads: DeviceOffloads, longest: usize) -> Option<Transmit> {
+        let any = offloads.tx_checksum || offloads.vlan_insert;
+        any.then(|| Transmit { offloads, scratch: Vec::with_capacity(longest) })
     }
-    true
+
+    /// False if the pool has no frame now for a tag that needs one; the packet then still asks for it.
+    pub fn apply(&mut self, packet: &mut Packet) -> bool {
+        let requests = packet.requests();
+        if self.offloads.tx_checksum && packets::wants_checksums(&requests) {
+            // A frame without the headers that it asks checksums for leaves as it is, as from a card.
+            let _ = packets::fill_checksums(packet, &requests);
+        }
+        match requests.vlan.filter(|_| self.offloads.vlan_insert) {
+            Some(tci) => {
+                packets::insert_vlan(packet, tci).is_ok() || self.insert_by_copy(packet, tci)
+            }
+            None => true,
+        }
+    }
+
+    /// Inserts a tag where there is no head room for it.
+    fn insert_by_copy(&mut self, packet: &mut Packet, tci: u16) -> bool {
+        let [high, low] = tci.to_be_bytes();
+        self.scratch.clear();
+        packet.segments().for_each(|segment| self.scratch.extend_from_slice(segment));
+        // The common layer lets no frame without both addresses through.
+        drop(self.scratch.splice(12..12, [0x81, 0x00, high, low]));
+        match packet.pool().packet(&self.scratch) {
+            Some(copy) => *packet = copy,
+            None => return false,
+        }
+        true
+    }
+
+    /// The bytes of a packet on the wire, which are those that count (contract S1).
+    pub fn wire_length(&self, packet: &Packet) -> u64 {
+        let tagged = self.offloads.vlan_insert && packet.requests().vlan.is_some();
+        (packet.len() + if tagged { 4 } else { 0 }).max(60) as u64
+    }
 }

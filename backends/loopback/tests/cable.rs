@@ -162,23 +162,25 @@ fn faults_hit_exactly_the_nth() {
     assert_eq!((burst[0].data(), burst[1].data()[59]), (&frame(1, 60)[..], 2 ^ 1));
 }
 
+/// A UDP frame of a flow.
+fn flow_frame(flow: u16, number: u32) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0]);
+    frame.extend(flow.to_be_bytes());
+    frame.extend([0x10, 0, 0x20, 0, 0, 26, 0, 0]);
+    frame.extend(number.to_be_bytes());
+    frame.resize(60, 0);
+    frame
+}
+
 #[test]
 fn flows_keep_to_their_queue_and_all_queues_are_used() {
     let (mut a, mut b) = (open("loop:rss.0"), open("loop:rss.1,rx_queues=4"));
-    let flow = |flow: u16, number: u32| {
-        let mut frame = vec![2; 12];
-        frame.extend([8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0]);
-        frame.extend(flow.to_be_bytes());
-        frame.extend([0x10, 0, 0x20, 0, 0, 26, 0, 0]);
-        frame.extend(number.to_be_bytes());
-        frame.resize(60, 0);
-        frame
-    };
     let mut queue_of = vec![None; 250];
     let mut burst = Burst::new();
     for round in 0..4 {
         for number in 0..250u16 {
-            burst.push(a.pool.packet(&flow(number, round)).unwrap()).unwrap();
+            burst.push(a.pool.packet(&flow_frame(number, round)).unwrap()).unwrap();
             assert_eq!(a.tx[0].send(&mut burst).unwrap(), 1);
         }
         let mut seen = 0;
@@ -449,4 +451,101 @@ fn an_end_is_taken_for_the_whole_process() {
     });
     drop(first);
     registry().open("loop:taken.0").unwrap();
+}
+
+/// Everything that a pool still has: what a cache holds cannot be taken.
+fn all_of(pool: &Pool) -> Vec<Packet> {
+    std::iter::from_fn(|| pool.take()).collect()
+}
+
+#[test]
+fn a_queue_that_is_slept_on_holds_no_frames() {
+    // Every frame is lost on the way, after it was copied: nothing wakes the owner.
+    let (mut a, mut b) = (open("loop:stranded.0"), open("loop:stranded.1,drop=1"));
+    assert_eq!(b.rx[0].arm().unwrap(), anyport::Armed::Armed);
+    assert_eq!(a.send(0..3, 60), 3);
+    assert_eq!(b.port.stats().read().port.rx_errors, Some(3));
+    assert_eq!((b.pool.free(), all_of(&b.pool).len()), (2048, 2048));
+}
+
+#[test]
+fn a_queue_caches_no_more_than_its_share() {
+    // 8 queues of 512 frames: 8 each (contract P1), and only those that receive have any here.
+    let pool = Pool::builder().frames(512).build().unwrap();
+    let (mut a, mut b) = (open("loop:share.0"), open_over("loop:share.1,queues=4", &pool));
+    let mut burst = Burst::new();
+    for round in 0..200 {
+        // Dry now and then: a starved queue looks into the pool by another cache.
+        let held = if round % 10 == 9 { all_of(&pool) } else { Vec::new() };
+        for flow in 0..50u16 {
+            burst.push(a.pool.packet(&flow_frame(flow, round)).unwrap()).unwrap();
+        }
+        assert_eq!(a.tx[0].send(&mut burst).unwrap(), 50);
+        drop(held);
+        for rx in &mut b.rx {
+            while rx.recv(&mut burst).unwrap() > 0 {}
+            burst.clear();
+        }
+        let taken = all_of(&pool);
+        let cached = pool.free();
+        assert!(cached <= 4 * 8, "{cached} of {} frames are in caches", 512 - taken.len());
+    }
+}
+
+#[test]
+fn what_a_sender_cannot_send_is_the_senders_loss() {
+    use anyport::packet::TxRequests;
+    let cable = Cable::named("tags");
+    // Without head room a tag takes another frame.
+    let pool = Pool::builder().frames(64).headroom(0).build().unwrap();
+    let keys = "device_offloads=true,vlan_insert=required";
+    let (mut a, mut b) = (open_over(&format!("loop:tags.0,{keys}"), &pool), open("loop:tags.1"));
+    let asking = |length| {
+        let mut packet = pool.packet(&frame(7, length)).unwrap();
+        packet.set_requests(TxRequests { vlan: Some(5), ..TxRequests::default() });
+        packet
+    };
+    let counted = |a: &End, b: &End| {
+        let (sent, got) = (a.port.stats().read().port, b.port.stats().read().port);
+        assert_eq!((got.rx_dropped(), got.rx_packets), (0, sent.tx_packets));
+        [sent.tx_packets, sent.tx_bytes, sent.tx_dropped, sent.tx_dropped_bytes].map(Option::unwrap)
+    };
+    let tagged_length = |b: &mut End| {
+        let mut burst = Burst::new();
+        assert_eq!(b.rx[0].recv(&mut burst).unwrap(), 1);
+        assert_eq!(burst[0].data()[12..16], [0x81, 0, 0, 5]);
+        burst[0].len()
+    };
+    // With the pool dry it is as if the queue were full: the packet stays the caller's.
+    let packet = asking(100);
+    let mut held = all_of(&pool);
+    let packet = a.tx[0].send_one(packet).unwrap().expect("there is no frame to send it with");
+    assert_eq!((packet.data(), counted(&a, &b)), (&frame(7, 100)[..], [0, 0, 0, 0]));
+    held.pop();
+    assert!(a.tx[0].send_one(packet).unwrap().is_none());
+    assert_eq!((tagged_length(&mut b), counted(&a, &b)), (104, [1, 104, 0, 0]));
+    // Accepted into the transmit ring, and then the pool runs dry: lost, and the sender's to count.
+    held.clear();
+    cable.pause(true);
+    for length in [100, 20] {
+        assert!(a.tx[0].send_one(asking(length)).unwrap().is_none());
+    }
+    let mut untagged = Burst::new();
+    untagged.push(pool.packet(&frame(8, 70)).unwrap()).unwrap();
+    assert_eq!(a.tx[0].send(&mut untagged).unwrap(), 1);
+    held = all_of(&pool);
+    cable.pause(false);
+    // The first gave its frame back, and with that the second went.
+    let mut burst = Burst::new();
+    assert_eq!(b.rx[0].recv(&mut burst).unwrap(), 2);
+    assert_eq!((burst[0].len(), burst[1].len()), (60, 70));
+    assert_eq!(counted(&a, &b), [3, 234, 1, 104]);
+    // What stop discards counts as it would have been on the wire.
+    held.clear();
+    cable.pause(true);
+    for length in [100, 20] {
+        assert!(a.tx[0].send_one(asking(length)).unwrap().is_none());
+    }
+    a.port.stop().unwrap();
+    assert_eq!((counted(&a, &b), pool.free()), ([3, 234, 3, 268], 64));
 }

@@ -5,7 +5,7 @@ use anyport::{Error, Packet, Pool};
 
 use super::{VLAN_INSERT, VLAN_STRIP, each_way};
 use crate::case::{Case, Need, Verdict};
-use crate::ctx::{Ctx, End};
+use crate::ctx::{Ctx, End, PATIENCE};
 use crate::frames::{self, Flow, tagged};
 use crate::ip::Headers;
 use crate::side::Side;
@@ -54,6 +54,15 @@ pub(super) const CASES: &[Case] = &[
         why: "A tag takes four bytes in front; where there are none the frame must be moved, not refused.",
         needs: &[Need::TwoWay],
         run: without_head_room,
+    },
+    Case {
+        name: "offloads.vlan_tag_with_an_empty_pool",
+        clauses: &["O3", "S1", "S4", "T2"],
+        about: "As above, with no frame in the pool to move the frame into: the packet is not taken and goes when there is one, \
+                or it is counted as tx_dropped by the port that lost it.",
+        why: "A frame that was accepted and is counted nowhere, or at the receiver, is looked for on the wrong machine.",
+        needs: &[Need::TwoWay],
+        run: with_an_empty_pool,
     },
     Case {
         name: "offloads.vlan_both_ends",
@@ -183,12 +192,16 @@ fn in_a_full_frame(ctx: &Ctx) -> Verdict {
     })
 }
 
+/// A pool whose frames leave no room in front.
+fn tight(ctx: &Ctx, frames: u32) -> Verdict<Pool> {
+    let longest = ctx.capability(End::A).default_max_frame + 4;
+    let size = u32::try_from(longest.next_power_of_two().clamp(512, 32768)).unwrap_or(2048);
+    Ok(Pool::builder().frames(frames).frame_size(size).headroom(0).build()?)
+}
+
 fn without_head_room(ctx: &Ctx) -> Verdict {
     each_way(ctx, End::A, VLAN_INSERT, |keys, _| {
-        let longest = ctx.capability(End::A).default_max_frame + 4;
-        let size = u32::try_from(longest.next_power_of_two().clamp(512, 32768)).unwrap_or(2048);
-        let tight = |frames| Pool::builder().frames(frames).frame_size(size).headroom(0).build();
-        let (own, foreign) = (tight(256)?, tight(64)?);
+        let (own, foreign) = (tight(ctx, 256)?, tight(ctx, 64)?);
         let mut a = ctx.start_with(End::A, keys, &own)?;
         let mut b = ctx.start(End::B, "")?;
         ctx.settle(&a, &b)?;
@@ -208,6 +221,39 @@ fn without_head_room(ctx: &Ctx) -> Verdict {
                 same!(b.receive(1)?, [expected], "{length} bytes in shape {shape}");
             }
         }
+        Ok(())
+    })
+}
+
+fn with_an_empty_pool(ctx: &Ctx) -> Verdict {
+    each_way(ctx, End::A, VLAN_INSERT, |keys, _| {
+        let own = tight(ctx, 64)?;
+        let mut a = ctx.start_with(End::A, keys, &own)?;
+        let mut b = ctx.start(End::B, "")?;
+        ctx.settle(&a, &b)?;
+        for number in 0..20 {
+            // What the queue's cache has it would use.
+            a.tx[0].flush(PATIENCE)?;
+            let frame = frames::numbered(b.mac(), number, 100);
+            let packet = asking(&a, &frame, 9)?;
+            let held: Vec<Packet> = std::iter::from_fn(|| own.take()).collect();
+            let left = a.tx[0].send_one(packet)?;
+            drop(held);
+            if let Some(packet) = left {
+                same!(packet.data(), &frame[..], "a packet that was not taken");
+                ensure!(a.tx[0].send_one(packet)?.is_none(), "not taken with frames in the pool");
+            }
+        }
+        let mut arrived = Vec::new();
+        a.mark(&mut b, &mut arrived)?;
+        let (lost, theirs) = (a.counters().tx_dropped.unwrap_or(0), b.counters().rx_dropped());
+        same!(
+            (arrived.len() as u64 + lost, theirs),
+            (20, 0),
+            "accepted frames, the receiver's losses"
+        );
+        let tagged = arrived.iter().all(|frame| frame[12..16] == [0x81, 0, 0, 9]);
+        ensure!(tagged, "frames arrived without the tag");
         Ok(())
     })
 }
