@@ -115,6 +115,9 @@ pub fn tells(error: &anyport::Error, words: &[&str]) -> Verdict {
     }
 }
 
+/// How the reason begins of a skip that is the rig's and not the ports'.
+pub(crate) const RIG_CANNOT: &str = "the rig cannot ";
+
 /// What a case needs of the ports or of the rig.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -237,7 +240,7 @@ impl Need {
             Need::MaxFrame(want) => at_least("max_frame", want, &|c| c.max_frame),
             Need::TxTimestamp => all("offloads.tx_timestamp", &|c| c.offloads.tx_timestamp),
             Need::Rig(power) => {
-                (!powers.contains(&power)).then(|| format!("the rig cannot {}", power.lacking()))
+                (!powers.contains(&power)).then(|| format!("{RIG_CANNOT}{}", power.lacking()))
             }
         }
     }

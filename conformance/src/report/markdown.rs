@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::case::RIG_CANNOT;
 use crate::runner::{Outcome, Report};
 
 /// One run: the cases and what became of them.
@@ -27,8 +28,8 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-/// Several runs side by side: what each backend declares, and how it fares with each clause: `yes` if all of its cases that
-/// ran held, `-` if the rig could run none. It has no times, no counts and no machine in it, so that it changes only when a
+/// Several runs side by side: what each backend declares, and how it fares with each clause: `yes` if all of its cases held
+/// but for those about capabilities that it does not declare, `partly` if the rig could not run some, `-` if none was run. It has no times, no counts and no machine in it, so that it changes only when a
 /// backend does.
 pub fn matrix(reports: &[Report]) -> String {
     let head = |first: &str| {
@@ -107,18 +108,20 @@ impl Clause {
 
 fn verdict(report: &Report, clause: &str) -> String {
     let cited = |result: &&crate::CaseResult| result.clauses.iter().any(|c| c == clause);
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let (mut passed, mut failed, mut skipped, mut beyond_the_rig) = (0, 0, 0, 0);
     for result in report.results.iter().filter(cited) {
         match result.outcome {
             Outcome::Passed => passed += 1,
             Outcome::Failed(_) => failed += 1,
+            Outcome::Skipped(ref reason) if reason.starts_with(RIG_CANNOT) => beyond_the_rig += 1,
             Outcome::Skipped(_) => skipped += 1,
         }
     }
-    match (passed, failed, skipped) {
+    match (passed, failed, skipped + beyond_the_rig) {
         (0, 0, 0) => "no case".into(),
         (_, 1.., _) => format!("**no** ({failed} failed)"),
         (0, 0, _) => "-".into(),
+        (..) if beyond_the_rig > 0 => "partly".into(),
         (..) => "yes".into(),
     }
 }
@@ -126,6 +129,37 @@ fn verdict(report: &Report, clause: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CaseResult;
+
+    #[test]
+    fn a_clause_is_yes_only_if_the_rig_could_show_all_of_it() {
+        let skipped = |reason: &str| Outcome::Skipped(reason.to_owned());
+        let undeclared = skipped("capability `rss` is not declared");
+        let beyond = skipped("the rig cannot hold frames back");
+        for (outcomes, expected) in [
+            (vec![], "no case"),
+            (vec![Outcome::Passed, undeclared.clone()], "yes"),
+            (vec![Outcome::Passed, undeclared.clone(), beyond.clone()], "partly"),
+            (vec![undeclared, beyond.clone()], "-"),
+            (vec![Outcome::Passed, beyond, Outcome::Failed("x".into())], "**no** (1 failed)"),
+        ] {
+            let results = outcomes.into_iter().map(|outcome| CaseResult {
+                name: "x".into(),
+                clauses: vec!["R1".into()],
+                outcome,
+                seconds: 0.0,
+            });
+            let report = Report {
+                rig: "x".into(),
+                about: String::new(),
+                system: String::new(),
+                capabilities: Vec::new(),
+                results: results.collect(),
+                seconds: 0.0,
+            };
+            assert_eq!(verdict(&report, "R1"), expected);
+        }
+    }
 
     #[test]
     fn clauses_are_in_the_contracts_order() {
