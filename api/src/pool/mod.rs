@@ -45,7 +45,8 @@ pub struct PoolConfig {
     pub headroom: u16,
     /// Whether 2 MiB pages are used.
     pub huge_pages: HugePages,
-    /// The NUMA node that the memory is to be on; the node of the processor that makes the pool if absent.
+    /// The NUMA node that the memory is to be on. If absent, the kernel chooses: the node of the processor that makes the
+    /// pool, unless the process has a memory policy.
     pub numa_node: Option<u32>,
 }
 
@@ -312,8 +313,14 @@ impl<'a> PoolRegion<'a> {
         false
     }
 
-    /// The memfd behind the memory, to be handed to another process or mapped again.
-    pub fn memfd(&self) -> BorrowedFd<'a> {
+    /// The memfd behind the memory, to be handed to another process or mapped again. Its size is sealed: nobody can cut
+    /// the memory off under its users.
+    ///
+    /// # Safety
+    /// Reading, writing and mapping a file are safe calls, and the file's bytes are frames that somebody owns. Through this
+    /// descriptor, its duplicates and mappings of it, for as long as the pool has users, only such frames are written to
+    /// as were [lent](PoolRegion::lend) (or the caller owns), and only such are read as nobody writes to meanwhile.
+    pub unsafe fn memfd(&self) -> BorrowedFd<'a> {
         self.shared.region.memfd()
     }
 
@@ -343,13 +350,11 @@ impl<'a> PoolRegion<'a> {
     }
 
     /// Takes ownership back: the frame as a packet with `offset` bytes before and `length` bytes of data,
-    /// metadata fresh.
+    /// metadata fresh. `None`, and nothing is taken, if the index or the range is outside the pool (a hostile device,
+    /// contract F8).
     ///
     /// # Safety
     /// The frame was lent before, the device no longer touches it, and it is taken back once.
-    ///
-    /// # Errors
-    /// `None` if the index or the range is outside the pool (a hostile device, contract F8).
     pub unsafe fn take_back(&self, index: u32, offset: usize, length: usize) -> Option<Packet> {
         let inside = offset.checked_add(length).is_some_and(|end| end <= 1 << self.shared.shift);
         if index >= self.shared.capacity || !inside {

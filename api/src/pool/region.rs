@@ -3,7 +3,8 @@
 //! Huge pages come from the kernel's pool of 2 MiB pages (`vm.nr_hugepages`). Traps: a mapping of huge pages
 //! succeeds where the pages are not there and kills the process with SIGBUS at first touch; populating with
 //! `MADV_POPULATE_WRITE` (Linux 5.14) makes the shortage an error instead, from which normal pages are the
-//! fallback (contract F7). `MADV_DONTFORK`: a child must not share pages that a device writes to.
+//! fallback (contract F7). `MADV_DONTFORK`: a child must not share pages that a device writes to. The file's size is
+//! sealed: whoever shrank it would kill the process with SIGBUS, too.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -78,8 +79,8 @@ impl Region {
 
     fn map(bytes: usize, page: usize, huge: bool, numa_node: Option<u32>) -> io::Result<Region> {
         let len = bytes.next_multiple_of(page);
-        let flags =
-            if huge { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 } | libc::MFD_CLOEXEC;
+        let pages = if huge { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
+        let flags = pages | libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         // SAFETY: the name is a C string; the result is checked.
         let fd = unsafe { libc::memfd_create(c"anyport-pool".as_ptr(), flags) };
         if fd < 0 {
@@ -93,6 +94,9 @@ impl Region {
         if unsafe { libc::ftruncate(memfd.as_raw_fd(), size) } != 0 {
             return Err(io::Error::last_os_error());
         }
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: a valid descriptor. A kernel that refuses leaves the size to whoever is given the descriptor.
+        unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) };
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let base = unsafe {

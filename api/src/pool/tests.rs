@@ -108,7 +108,13 @@ fn the_region_is_one_memory_with_its_file() {
     let pool = Pool::builder().frames(4).huge_pages(HugePages::Off).build().unwrap();
     let packet = pool.packet(b"seen by a device").unwrap();
     let offset = pool.region().offset_of(&packet).unwrap();
-    let file = std::fs::File::from(pool.region().memfd().try_clone_to_owned().unwrap());
+    // SAFETY: what is read is the packet's, to which nobody writes.
+    let memfd = unsafe { pool.region().memfd() };
+    let file = std::fs::File::from(memfd.try_clone_to_owned().unwrap());
+    for size in [0, 2 * pool.region().len() as u64] {
+        let refused = file.set_len(size).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "to {size} bytes");
+    }
     let mut bytes = [0; 16];
     file.read_exact_at(&mut bytes, offset as u64).unwrap();
     assert_eq!(&bytes, b"seen by a device");
