@@ -3,6 +3,11 @@
 //! A queue's owner and the thread that stops the port share the queue's driver. The gate is a try-lock: a call
 //! takes it for its duration, `stop` takes it for good. It costs one uncontended compare-and-swap per burst.
 //!
+//! The owner may find a helper inside: another thread that gives back a queue's completed or cached frames. What a
+//! helper does is short, and there is at most one per other thread of the port, so `recv` and `send` do not block
+//! (contract R1, T3) beyond that. Trap: a helper of a lower real-time priority on the owner's processor gets on only if
+//! the owner sleeps; yielding gives way to its equals alone.
+//!
 //! Invariant: whoever moved the state from `IDLE` to `BUSY` or `CLOSED` has the cell's core for itself, until it stores
 //! `IDLE` again.
 
@@ -14,6 +19,12 @@ use crate::error::{Error, Result};
 const IDLE: u32 = 0;
 const BUSY: u32 = 1;
 const CLOSED: u32 = 2;
+
+/// How often the owner looks at a gate that a helper holds: so many times at once, so many times yielding in between;
+/// from then on it sleeps so long each time.
+const SPINS: u32 = 64;
+const YIELDS: u32 = 64;
+const NAP: Duration = Duration::from_micros(30);
 
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -29,12 +40,11 @@ impl Gate {
         let mut tries = 0u32;
         while self.state.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
-            // Busy is only ever a helper of another thread (a sweep over caches), which is short.
             if self.closing.load(Ordering::Relaxed) {
                 return Err(Error::Closed);
             }
-            tries += 1;
-            if tries > 64 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            give_way(tries);
+            tries = tries.saturating_add(1);
         }
         if self.closing.load(Ordering::Relaxed) {
             self.leave();
@@ -74,9 +84,48 @@ impl Gate {
     }
 }
 
+/// Lets the helper that is inside get on.
+#[cold]
+fn give_way(tries: u32) {
+    if tries < SPINS {
+        std::hint::spin_loop();
+    } else if tries < SPINS + YIELDS {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(NAP);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_owner_that_finds_a_helper_inside_lets_it_have_the_processor() {
+        let gate = Gate::default();
+        let (say, hear) = std::sync::mpsc::channel();
+        assert!(gate.try_enter());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: no preconditions.
+                say.send(unsafe { libc::gettid() }).unwrap();
+                gate.enter().unwrap();
+                gate.leave();
+            });
+            let stat = format!("/proc/self/task/{}/stat", hear.recv().unwrap());
+            // A thread that yields is running all the time, as far as the system can tell.
+            let sleeps = || {
+                let line = std::fs::read_to_string(&stat).unwrap();
+                line.rsplit_once(')').unwrap().1.trim_start().starts_with('S')
+            };
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let slept = std::iter::repeat_with(sleeps)
+                .take_while(|_| Instant::now() < deadline)
+                .any(|sleeps| sleeps);
+            gate.leave();
+            assert!(slept, "it never sleeps");
+        });
+    }
 
     #[test]
     fn stop_waits_for_the_call_and_lets_none_in_after() {
