@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::mac::MacAddr;
+use crate::packet::Packet;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,7 +64,7 @@ pub enum Error {
         reason: String,
     },
     /// The device is open already (contract L2).
-    #[error("{device} is in use by process {pid} (another open port); close it there first")]
+    #[error("{device} is in use by {} (another open port); close it there first", holder(*pid))]
     Busy {
         /// The device.
         device: String,
@@ -216,6 +217,14 @@ pub enum Error {
     },
 }
 
+/// Who has a device open, in words.
+fn holder(pid: u32) -> String {
+    match pid {
+        0 => "a process that cannot be named".into(),
+        pid => format!("process {pid}"),
+    }
+}
+
 impl Error {
     /// Wraps a system error with what was being done on which device.
     pub fn os(
@@ -239,5 +248,47 @@ impl Error {
     /// Whether the port's input has ended (contract R14).
     pub fn is_ended(&self) -> bool {
         matches!(self, Error::Ended)
+    }
+}
+
+/// A packet that was not taken, and why (contract T1: an error takes nothing).
+///
+/// As an error it reads like the [`Error`] in it, and `?` makes it one; the packet is dropped then.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// The packet, unchanged.
+    pub packet: Packet,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        refused.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_is_not_known_is_not_process_0() {
+        let busy = |pid| Error::Busy { device: "pcap:a".into(), pid }.to_string();
+        let text = "pcap:a is in use by process 7 (another open port); close it there first";
+        assert_eq!(busy(7), text);
+        assert_eq!(busy(0), text.replace("process 7", "a process that cannot be named"));
     }
 }

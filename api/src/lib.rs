@@ -37,7 +37,7 @@ pub use capability::Capability;
 pub use config::{PortConfig, Spec};
 pub use counters::{Counters, PortCounters};
 pub use driver::Backend;
-pub use error::{Error, Result};
+pub use error::{Error, Refused, Result};
 pub use mac::MacAddr;
 pub use packet::Packet;
 pub use pool::{Pool, PoolCache};

@@ -47,7 +47,7 @@ macro_rules! failure_from {
     )*};
 }
 
-failure_from!(anyport::Error, std::io::Error, String, &str, serde_json::Error);
+failure_from!(anyport::Error, anyport::Refused, std::io::Error, String, &str, serde_json::Error);
 
 /// Fails the case unless the condition holds.
 #[macro_export]

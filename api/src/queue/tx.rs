@@ -2,8 +2,8 @@
 //!
 //! Packets that the device can take as they are go down in one stretch ("run"). One that needs work (a copy
 //! from a foreign pool, offloads in software, fewer segments) goes alone, and is put back as it was if the device
-//! does not take it: what `send` leaves in the burst is the caller's, unchanged (contract T1), but that checksums it
-//! asked for may be filled in already.
+//! does not take it, padding, an inserted tag and filled checksums undone: what `send` leaves in the burst is the caller's,
+//! unchanged (contract T1).
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{Cell64, Mode, TxCounts};
 use crate::burst::Burst;
 use crate::capture::Direction;
 use crate::driver::TxDriver;
-use crate::error::{Error, Result};
+use crate::error::{Error, Refused, Result};
 use crate::offload::{checksum, packets, vlan};
 use crate::packet::{Packet, Timestamp, flags};
 use crate::pool::PoolCache;
@@ -203,14 +203,24 @@ impl TxQueue {
     /// Sends one packet: `None` if it was taken, the packet itself if there is no room now.
     ///
     /// # Errors
-    /// As [`send`](TxQueue::send); the packet is dropped then.
-    pub fn send_one(&mut self, packet: Packet) -> Result<Option<Packet>> {
+    /// As [`send`](TxQueue::send), with the packet, which is the caller's as it was (contract T1).
+    #[expect(
+        clippy::result_large_err,
+        reason = "it is the caller's packet, and no memory may be needed to return it"
+    )]
+    pub fn send_one(&mut self, packet: Packet) -> Result<Option<Packet>, Refused> {
         self.sweep_others();
         let (cell, one) = (&*self.cell, &mut self.one);
-        let _ = one.push(packet);
+        if let Err(packet) = one.push(packet) {
+            // Only a panic in a call before leaves something in it.
+            one.clear();
+            let _ = one.push(packet);
+        }
         let result = cell.with(|core| core.send(one, cell));
-        let left = one.pop_front();
-        result.map(|_| left)
+        match (result, one.pop_front()) {
+            (Err(error), Some(packet)) => Err(Refused { error, packet }),
+            (_, left) => Ok(left),
+        }
     }
 
     /// Waits until the device has sent everything that this queue accepted, and gives its cached frames back to their

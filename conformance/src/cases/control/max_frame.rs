@@ -1,7 +1,7 @@
 //! M2: the maximum frame, to the byte, both ways.
 
 use anyport::packet::TxRequests;
-use anyport::{Error, MacAddr};
+use anyport::{Error, MacAddr, Refused};
 
 use crate::case::{Case, Need, Verdict};
 use crate::ctx::{Ctx, End};
@@ -182,7 +182,7 @@ fn inserted_tag(ctx: &Ctx) -> Verdict {
         let mut packet = a.packet(&frame)?;
         packet.set_requests(requests);
         let length = frame.len() + 4;
-        refused!(a.tx[0].send_one(packet), Error::FrameTooLong { length: named, .. } if named == length,
+        refused!(a.tx[0].send_one(packet), Refused { error: Error::FrameTooLong { length: named, .. }, .. } if named == length,
             "a frame of {} and its tag", frame.len());
     }
     let one = frames::run(b.mac(), 1, max);

@@ -1,7 +1,7 @@
 //! O3: tags are taken out of received frames and put into sent ones.
 
 use anyport::packet::{ChecksumStatus, TxRequests};
-use anyport::{Error, Packet, Pool};
+use anyport::{Error, Packet, Pool, Refused};
 
 use super::{VLAN_INSERT, VLAN_STRIP, each_way};
 use crate::case::{Case, Need, Verdict};
@@ -185,7 +185,8 @@ fn in_a_full_frame(ctx: &Ctx) -> Verdict {
             let packet = asking(&a, frame, 7)?;
             let result = a.tx[0].send_one(packet);
             let length = frame.len();
-            refused!(result, Error::FrameTooLong { .. }, "a tag in {length} bytes");
+            refused!(result, Refused { error: Error::FrameTooLong { .. }, packet } if packet.data() == &frame[..],
+                "a tag in {length} bytes");
             insert(&mut a, &mut b, &fitting[0], 8)?;
         }
         Ok(())

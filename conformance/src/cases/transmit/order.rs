@@ -1,7 +1,7 @@
 //! T1 and T2: from the front of the burst, in order, and at once.
 
 use anyport::packet::TxRequests;
-use anyport::{Burst, Error, Packet, Pool};
+use anyport::{Burst, Error, Packet, Pool, Refused};
 
 use crate::case::{Case, Need, Verdict};
 use crate::ctx::Ctx;
@@ -148,8 +148,10 @@ fn single_packets(ctx: &Ctx) -> Verdict {
             packet = a.tx[0].send_one(left)?;
         }
     }
-    let short = a.packet(&sent[0][..13])?;
-    refused!(a.tx[0].send_one(short), Error::FrameTooShort { length: 13 }, "13 bytes alone");
+    let mut short = a.packet(&sent[0][..13])?;
+    short.set_mark(7);
+    refused!(a.tx[0].send_one(short), Refused { error: Error::FrameTooShort { length: 13 }, packet }
+        if packet.data() == &sent[0][..13] && packet.mark() == Some(7), "13 bytes alone");
     let mut arrived = Vec::new();
     a.mark(&mut b, &mut arrived)?;
     same!(arrived, sent, "what arrived");
