@@ -1,33 +1,16 @@
 //! The ring between the queues and a capture's reader.
+//!
+//! A received packet is copied into the rings while the caller has it. A packet that is sent is gone once it is accepted,
+//! so a run of them is copied aside first ([`Staged`]) and then, as far as it was accepted, into the rings. What no
+//! ring has room for is not copied at all. The rings' locks are held for one copy only, by either side.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use super::Direction;
 use crate::packet::{Clock, Packet};
 use crate::time::realtime_ns;
-
-/// One frame as it goes into a ring.
-pub(crate) struct Record {
-    direction: Direction,
-    timestamp_ns: u64,
-    bytes: Vec<u8>,
-}
-
-impl Record {
-    /// A copy of a packet's bytes, stamped by the packet where its clock is real time, else now.
-    pub fn of(direction: Direction, packet: &Packet) -> Record {
-        let stamp = packet
-            .timestamp()
-            .filter(|stamp| stamp.clock == Clock::RealTime && direction == Direction::Received);
-        Record {
-            direction,
-            timestamp_ns: stamp.map_or_else(realtime_ns, |stamp| stamp.ns),
-            bytes: packet.segments().flatten().copied().collect(),
-        }
-    }
-}
 
 /// One frame as a reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +26,37 @@ pub struct Captured<'a> {
 /// Bytes that a record takes in the ring besides its frame.
 const HEADER: usize = 13;
 
+/// Appends a packet's record: stamped by the packet where its clock is real time, else by `now_ns`.
+fn put(bytes: &mut Vec<u8>, direction: Direction, now_ns: u64, packet: &Packet) {
+    let stamp = packet
+        .timestamp()
+        .filter(|stamp| stamp.clock == Clock::RealTime && direction == Direction::Received);
+    bytes.push(u8::from(direction == Direction::Sent));
+    bytes.extend_from_slice(&stamp.map_or(now_ns, |stamp| stamp.ns).to_le_bytes());
+    bytes.extend_from_slice(&(packet.len() as u32).to_le_bytes());
+    packet.segments().for_each(|segment| bytes.extend_from_slice(segment));
+}
+
+/// Copies of packets that may be accepted, in the form that they have in a ring. Its memory is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    bytes: Vec<u8>,
+    /// Where each packet's record ends; what no ring had room for has an empty one.
+    ends: Vec<usize>,
+}
+
 #[derive(Debug, Default)]
 struct Ring {
     /// Records one behind the other: direction, timestamp, length, frame.
     bytes: Vec<u8>,
     closed: bool,
+}
+
+impl Ring {
+    /// Bytes that it still takes.
+    fn room(&self, limit: usize) -> usize {
+        if self.closed { 0 } else { limit.saturating_sub(self.bytes.len()) }
+    }
 }
 
 /// The side that the queues write to.
@@ -66,20 +75,36 @@ impl TapWriter {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, records: &[Record]) {
+    /// Copies received packets in, as far as there is room.
+    fn write(&self, packets: &[Packet], now_ns: u64) {
         let mut ring = self.lock();
         let mut dropped = 0;
-        for record in records {
-            if ring.closed || ring.bytes.len() + HEADER + record.bytes.len() > self.limit {
-                dropped += 1;
-                continue;
+        for packet in packets {
+            match HEADER + packet.len() <= ring.room(self.limit) {
+                true => put(&mut ring.bytes, Direction::Received, now_ns, packet),
+                false => dropped += 1,
             }
-            ring.bytes.push(u8::from(record.direction == Direction::Sent));
-            ring.bytes.extend_from_slice(&record.timestamp_ns.to_le_bytes());
-            ring.bytes.extend_from_slice(&(record.bytes.len() as u32).to_le_bytes());
-            ring.bytes.extend_from_slice(&record.bytes);
         }
         drop(ring);
+        self.written(dropped);
+    }
+
+    /// Copies the first staged records in, as far as there is room.
+    fn write_staged(&self, staged: &Staged, count: usize) {
+        let mut ring = self.lock();
+        let (mut start, mut dropped) = (0, 0);
+        for &end in staged.ends.iter().take(count) {
+            let record = &staged.bytes[std::mem::replace(&mut start, end)..end];
+            match !record.is_empty() && record.len() <= ring.room(self.limit) {
+                true => ring.bytes.extend_from_slice(record),
+                false => dropped += 1,
+            }
+        }
+        drop(ring);
+        self.written(dropped);
+    }
+
+    fn written(&self, dropped: u64) {
         self.dropped.fetch_add(dropped, Ordering::Relaxed);
         self.filled.notify_one();
     }
@@ -171,73 +196,125 @@ impl Drop for Tap {
 /// All captures of a port.
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
-    taps: RwLock<Vec<Arc<TapWriter>>>,
+    taps: RwLock<Taps>,
+    /// Whether there is one now: what the queues look at. Changed with the list, under its lock.
+    any: AtomicBool,
     /// What captures that have ended had dropped.
     past: AtomicU64,
     /// Whether there ever was one: a counter that nobody keeps is absent.
-    any: AtomicBool,
+    ever: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Taps {
+    list: Vec<Arc<TapWriter>>,
+    /// The port was closed: whoever comes now finds the end at once.
+    closed: bool,
 }
 
 impl Captures {
-    pub fn add(&self, tap: Arc<TapWriter>) {
-        self.any.store(true, Ordering::Release);
-        let mut taps = self.taps.write().unwrap_or_else(PoisonError::into_inner);
-        if !taps.iter().any(|known| Arc::ptr_eq(known, &tap)) {
-            taps.push(tap);
-        }
+    fn read(&self) -> RwLockReadGuard<'_, Taps> {
+        self.taps.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends those whose reader has gone.
-    fn sweep(&self) {
+    /// Changes the list.
+    fn change(&self, change: impl FnOnce(&mut Taps)) {
         let mut taps = self.taps.write().unwrap_or_else(PoisonError::into_inner);
-        taps.retain(|tap| {
-            let keep = !tap.abandoned.load(Ordering::Acquire);
-            if !keep {
-                self.past.fetch_add(tap.dropped.load(Ordering::Relaxed), Ordering::Relaxed);
+        change(&mut taps);
+        self.any.store(!taps.list.is_empty(), Ordering::Release);
+    }
+
+    pub fn add(&self, tap: Arc<TapWriter>) {
+        self.change(|taps| {
+            if taps.closed {
+                tap.close();
+            } else if !taps.list.iter().any(|known| Arc::ptr_eq(known, &tap)) {
+                self.ever.store(true, Ordering::Release);
+                taps.list.push(tap);
             }
-            keep
+        });
+    }
+
+    /// Keeps the captures that `keep` says, and the counts of the others.
+    fn retain(&self, keep: impl Fn(&Arc<TapWriter>) -> bool) {
+        self.change(|taps| {
+            let ended = taps.list.extract_if(.., |tap| !keep(tap));
+            let dropped = ended.map(|tap| tap.dropped.load(Ordering::Relaxed)).sum();
+            self.past.fetch_add(dropped, Ordering::Relaxed);
         });
     }
 
     /// Ends a capture.
     pub fn remove(&self, tap: &Arc<TapWriter>) {
-        let mut taps = self.taps.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = taps.iter().position(|known| Arc::ptr_eq(known, tap)) {
-            let tap = taps.swap_remove(at);
-            self.past.fetch_add(tap.dropped.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.retain(|known| !Arc::ptr_eq(known, tap));
+    }
+
+    /// Ends all captures, also those to come: their readers read what is there, and then the end.
+    pub fn close(&self) {
+        self.change(|taps| {
+            taps.closed = true;
+            taps.list.iter().for_each(|tap| tap.close());
+        });
+    }
+
+    /// Whether somebody may be reading.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Gives received packets to every capture.
+    #[cold]
+    pub fn received(&self, packets: &[Packet]) {
+        let now = realtime_ns();
+        self.for_each(|tap| tap.write(packets, now));
+    }
+
+    /// Copies packets that are about to be sent, as far as a capture has room for them now.
+    #[cold]
+    pub fn stage(&self, staged: &mut Staged, packets: &[Packet]) {
+        let now = realtime_ns();
+        staged.bytes.clear();
+        staged.ends.clear();
+        let rooms = |taps: &Taps| taps.list.iter().map(|tap| tap.lock().room(tap.limit)).max();
+        let mut room = rooms(&self.read()).unwrap_or(0);
+        for packet in packets {
+            let length = HEADER + packet.len();
+            if length <= room {
+                room -= length;
+                put(&mut staged.bytes, Direction::Sent, now, packet);
+            }
+            staged.ends.push(staged.bytes.len());
         }
     }
 
-    /// Ends all captures: their readers read what is there, and then the end.
-    pub fn close(&self) {
-        let taps = self.taps.read().unwrap_or_else(PoisonError::into_inner);
-        taps.iter().for_each(|tap| tap.close());
+    /// Gives the first `accepted` of the staged packets to every capture.
+    #[cold]
+    pub fn commit(&self, staged: &Staged, accepted: usize) {
+        if accepted > 0 {
+            self.for_each(|tap| tap.write_staged(staged, accepted));
+        }
     }
 
-    /// Whether nobody reads any more.
-    pub fn is_empty(&self) -> bool {
-        self.sweep();
-        self.taps.read().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// Gives records to every capture; whether there is any left.
-    pub fn write(&self, records: impl IntoIterator<Item = Record>) -> bool {
-        let records: Vec<Record> = records.into_iter().collect();
-        let taps = self.taps.read().unwrap_or_else(PoisonError::into_inner);
+    /// Calls `write` for every capture, and ends those whose reader has gone.
+    fn for_each(&self, write: impl Fn(&TapWriter)) {
+        let taps = self.read();
         let mut abandoned = false;
-        for tap in &*taps {
+        for tap in &taps.list {
             abandoned |= tap.abandoned.load(Ordering::Acquire);
-            tap.write(&records);
+            write(tap);
         }
         drop(taps);
-        !(abandoned && self.is_empty())
+        if abandoned {
+            self.retain(|tap| !tap.abandoned.load(Ordering::Acquire));
+        }
     }
 
     /// Records that captures could not take; `None` if the port never had one.
     pub fn dropped(&self) -> Option<u64> {
-        self.any.load(Ordering::Acquire).then(|| {
-            let taps = self.taps.read().unwrap_or_else(PoisonError::into_inner);
-            let now: u64 = taps.iter().map(|tap| tap.dropped.load(Ordering::Relaxed)).sum();
+        self.ever.load(Ordering::Acquire).then(|| {
+            let taps = self.read();
+            let now: u64 = taps.list.iter().map(|tap| tap.dropped.load(Ordering::Relaxed)).sum();
             now + self.past.load(Ordering::Relaxed)
         })
     }
@@ -246,9 +323,11 @@ impl Captures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Pool;
 
-    fn record(byte: u8, length: usize) -> Record {
-        Record { direction: Direction::Sent, timestamp_ns: 7, bytes: vec![byte; length] }
+    fn packets(bytes: &[u8]) -> Vec<Packet> {
+        let pool = Pool::builder().frames(8).frame_size(512).build().unwrap();
+        bytes.iter().map(|&byte| pool.packet(&[byte; 60]).unwrap()).collect()
     }
 
     #[test]
@@ -257,19 +336,46 @@ mod tests {
         assert_eq!(captures.dropped(), None);
         let mut tap = Tap::new(2 * (HEADER + 60));
         captures.add(tap.writer());
-        captures.write([record(1, 60), record(2, 60), record(3, 60)]);
+        captures.received(&packets(&[1, 2, 3]));
         assert_eq!(captures.dropped(), Some(1));
         for byte in [1, 2] {
             let captured = tap.next(Duration::ZERO).unwrap();
-            assert_eq!((captured.frame, captured.timestamp_ns), (&[byte; 60][..], 7));
+            assert_eq!(
+                (captured.frame, captured.direction),
+                (&[byte; 60][..], Direction::Received)
+            );
         }
         assert_eq!(tap.next(Duration::ZERO), None);
-        captures.write([record(4, 60)]);
+        captures.received(&packets(&[4]));
         assert_eq!(tap.next(Duration::ZERO).unwrap().frame, [4; 60]);
         tap.writer().close();
-        assert!(tap.is_finished());
+        assert!(tap.is_finished() && captures.any());
         drop(tap);
-        assert!(!captures.write([record(5, 60)]));
+        captures.received(&packets(&[5]));
+        assert!(!captures.any());
         assert_eq!(captures.dropped(), Some(2), "the abandoned one's last record, too");
+    }
+
+    #[test]
+    fn what_is_sent_is_copied_if_there_is_room_and_kept_if_it_was_accepted() {
+        let captures = Captures::default();
+        let mut tap = Tap::new(3 * (HEADER + 60));
+        captures.add(tap.writer());
+        let mut staged = Staged::default();
+        captures.stage(&mut staged, &packets(&[1, 2, 3, 4]));
+        assert_eq!((staged.bytes.len(), staged.ends.len()), (3 * (HEADER + 60), 4));
+        captures.commit(&staged, 2);
+        captures.stage(&mut staged, &packets(&[5, 6]));
+        assert_eq!(staged.bytes.len(), HEADER + 60, "there is room for one");
+        captures.commit(&staged, 2);
+        captures.stage(&mut staged, &packets(&[7]));
+        assert_eq!(staged.bytes.len(), 0);
+        captures.commit(&staged, 1);
+        assert_eq!(captures.dropped(), Some(2));
+        for byte in [1, 2, 5] {
+            let captured = tap.next(Duration::ZERO).unwrap();
+            assert_eq!((captured.frame, captured.direction), (&[byte; 60][..], Direction::Sent));
+        }
+        assert_eq!(tap.next(Duration::ZERO), None);
     }
 }

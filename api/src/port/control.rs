@@ -89,6 +89,7 @@ impl Control {
         if !self.shared.capability.set_mac {
             return Err(self.unsupported("mac", &mac.to_string(), "its address cannot be changed"));
         }
+        let _changing = lock(&self.shared.changing);
         self.shared.with_driver(|driver| driver.set_mac(mac))?;
         self.shared.filter.set_own(mac);
         lock(&self.shared.config).mac = Some(mac);
@@ -109,6 +110,7 @@ impl Control {
         if !capability.promiscuous {
             return Err(self.unsupported("promiscuous", &on.to_string(), "it cannot be switched"));
         }
+        let _changing = lock(&self.shared.changing);
         // Where the common layer filters there is still to be an open device.
         self.shared.with_driver(|driver| match capability.filters {
             true => driver.set_promiscuous(on),
@@ -134,12 +136,14 @@ impl Control {
         }
     }
 
-    /// Taps the port while it runs: a copy of everything received and sent, in a ring of at most `bytes` bytes. What
-    /// the ring cannot take is counted as `capture_dropped`; the port is never slowed down by a reader.
+    /// Taps the port while it runs: a copy of everything received and sent, in a ring of at most `bytes` bytes.
+    ///
+    /// It costs the port's queues a copy of each frame that the ring takes (of a sent one two, because it is gone once it
+    /// is accepted). A reader that is too slow loses records, which are counted as `capture_dropped`, and never holds the
+    /// port up: without room not even the copy is made. A tap of a closed port has ended.
     pub fn tap(&self, bytes: usize) -> crate::capture::Tap {
         let tap = crate::capture::Tap::new(bytes);
         self.shared.captures.add(tap.writer());
-        self.shared.tapped.store(true, std::sync::atomic::Ordering::Release);
         tap
     }
 }

@@ -9,14 +9,13 @@
 //! The [`Port`] owns the state; [`Control`] and [`Stats`] are handles for other threads (contract Q2); queues are
 //! handed out by `start` and answer `Closed` after `stop` (contract L4, L6).
 //!
-//! Trap: locks are taken in the order state, driver, cells; a queue's gate comes last.
+//! Trap: locks are taken in the order state, changing, driver, cells; a queue's gate comes last.
 
 mod control;
 mod lock;
 mod plan;
 mod sizing;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +29,6 @@ use crate::counters::PortCounters;
 use crate::driver::PortDriver;
 use crate::error::{Error, Result};
 use crate::mac::{MacAddr, MacFilter};
-use crate::packet::Packet;
 use crate::pool::Pool;
 use crate::queue::{RxCell, RxCore, RxCounts, RxQueue, TxCell, TxCore, TxCounts, TxQueue};
 
@@ -97,11 +95,12 @@ pub(crate) struct PortShared {
     /// `None` once closed.
     driver: Mutex<Option<Box<dyn PortDriver>>>,
     config: Mutex<PortConfig>,
+    /// Held while the device, the filter and `config` are changed, which is one step to others who change them.
+    changing: Mutex<()>,
     cells: Mutex<Cells>,
     /// Why the device is gone, once it is.
     gone: Mutex<Option<String>>,
     captures: Captures,
-    tapped: AtomicBool,
     /// Given back at close, after the driver: handles that live longer do not keep the device (contract L10).
     lock: Mutex<Option<DeviceLock>>,
 }
@@ -165,45 +164,15 @@ impl PortShared {
 
     #[inline]
     pub fn is_tapped(&self) -> bool {
-        self.tapped.load(Ordering::Relaxed)
+        self.captures.any()
+    }
+
+    pub fn captures(&self) -> &Captures {
+        &self.captures
     }
 
     fn wrong_state(&self, operation: &'static str, state: State, hint: &'static str) -> Error {
         Error::State { device: self.title.clone(), operation, state: state.name(), hint }
-    }
-}
-
-/// What captures see of the fast path.
-mod tap {
-    use super::*;
-    use crate::capture::{Direction, Record};
-
-    impl PortShared {
-        #[cold]
-        pub fn tap_packets(&self, direction: Direction, packets: &[Packet]) {
-            self.tap(packets.iter().map(|packet| Record::of(direction, packet)));
-        }
-
-        /// What a capture will see of a packet if it is accepted; by then the packet is gone.
-        #[cold]
-        pub fn tap_record(&self, direction: Direction, packet: &Packet) -> Record {
-            Record::of(direction, packet)
-        }
-
-        fn tap(&self, records: impl IntoIterator<Item = Record>) {
-            if !self.captures.write(records) {
-                self.tapped.store(false, Ordering::SeqCst);
-                // One may have been added in between: better a look too many than a tap that stays dry.
-                if !self.captures.is_empty() {
-                    self.tapped.store(true, Ordering::SeqCst);
-                }
-            }
-        }
-
-        #[cold]
-        pub fn tap_commit(&self, record: Record) {
-            self.tap([record]);
-        }
     }
 }
 
@@ -231,7 +200,7 @@ impl Port {
             cells: Mutex::default(),
             gone: Mutex::default(),
             captures: Captures::default(),
-            tapped: AtomicBool::new(false),
+            changing: Mutex::default(),
             capability,
             lock: Mutex::new(device_lock),
         };
@@ -277,7 +246,8 @@ impl Port {
     }
 
     fn set_config(&mut self, config: PortConfig) -> Result<()> {
-        let shared = &self.shared;
+        let shared = self.shared.clone();
+        let _changing = lock(&shared.changing);
         plan::check(&shared.title, &shared.capability, &config)?;
         // The device's own settings can fail half way, and are put back then; the capture file comes last, because creating
         // it empties what was there.
@@ -339,7 +309,7 @@ impl Port {
         if let Some(new) = &self.capture {
             captures.add(new.tap());
         }
-        let result = match old {
+        match old {
             Some(old) => {
                 let tap = old.tap();
                 // It counts what it cannot write until it has ended.
@@ -348,9 +318,7 @@ impl Port {
                 result
             }
             None => Ok(()),
-        };
-        self.shared.tapped.store(!captures.is_empty(), Ordering::Release);
-        result
+        }
     }
 
     /// Attaches a pool: frames are received into the first one, and packets of all of them are sent without a copy

@@ -14,7 +14,7 @@ use super::gate::Gate;
 use super::rx::{Leave, fits};
 use super::{Cell64, Mode, TxCounts};
 use crate::burst::Burst;
-use crate::capture::Direction;
+use crate::capture::Staged;
 use crate::driver::TxDriver;
 use crate::error::{Error, Refused, Result};
 use crate::offload::{checksum, packets, vlan};
@@ -98,6 +98,8 @@ pub(crate) struct TxCore {
     counts: Arc<TxCounts>,
     /// For the one packet that goes down alone.
     single: Burst,
+    /// What captures will see of packets that are being sent.
+    staged: Staged,
     link_up: bool,
     next_check_ms: u64,
     gone: bool,
@@ -295,7 +297,18 @@ impl TxCore {
         link_up: bool,
     ) -> TxCore {
         let single = Burst::with_capacity(1);
-        TxCore { driver, caches, plan, counts, single, link_up, next_check_ms: 0, gone: false }
+        let staged = Staged::default();
+        TxCore {
+            driver,
+            caches,
+            plan,
+            counts,
+            single,
+            staged,
+            link_up,
+            next_check_ms: 0,
+            gone: false,
+        }
     }
 
     #[inline]
@@ -312,13 +325,9 @@ impl TxCore {
             if burst.is_empty() {
                 break Ok(());
             }
-            let (run, run_bytes) = match port.is_tapped() {
-                // Every packet goes alone, so that the capture has just what was accepted.
-                true => (0, 0),
-                false => self.run(burst),
-            };
+            let (run, run_bytes) = self.run(burst);
             if run > 0 {
-                match self.send_run(burst, run, run_bytes) {
+                match self.send_run(burst, run, run_bytes, port) {
                     Ok((taken, sent)) => {
                         bytes += sent;
                         if taken < run {
@@ -427,10 +436,23 @@ impl TxCore {
 
     /// Hands a run down; how many and how many bytes were taken.
     #[inline]
-    fn send_run(&mut self, burst: &mut Burst, run: usize, bytes: u64) -> Result<(usize, u64)> {
+    fn send_run(
+        &mut self,
+        burst: &mut Burst,
+        run: usize,
+        bytes: u64,
+        port: &PortShared,
+    ) -> Result<(usize, u64)> {
+        let tapped = port.is_tapped();
+        if tapped {
+            port.captures().stage(&mut self.staged, &burst[..run]);
+        }
         let before = burst.len();
         let result = self.driver.send(burst, run, &mut self.caches);
         let taken = before - burst.len();
+        if tapped {
+            port.captures().commit(&self.staged, taken);
+        }
         if taken == run {
             return Ok((taken, bytes));
         }
@@ -509,7 +531,10 @@ impl TxCore {
             });
         }
         let length = (packet.len() + tag).max(MIN_FRAME) as u64;
-        let record = port.is_tapped().then(|| port.tap_record(Direction::Sent, packet));
+        let tapped = port.is_tapped();
+        if tapped {
+            port.captures().stage(&mut self.staged, std::slice::from_ref(packet));
+        }
         let copied = work.is_some();
         let taken = match work {
             Some(copy) => {
@@ -544,8 +569,8 @@ impl TxCore {
         if foreign && copied {
             self.counts.copied.add(1);
         }
-        if let Some(record) = record {
-            port.tap_commit(record);
+        if tapped {
+            port.captures().commit(&self.staged, 1);
         }
         *bytes += length;
         Ok(Alone::Taken)

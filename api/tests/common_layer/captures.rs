@@ -31,6 +31,27 @@ fn taps_see_what_was_received_and_accepted() {
 }
 
 #[test]
+fn a_tapped_burst_goes_down_as_one_and_the_tap_has_what_was_accepted() {
+    let bench = Bench::new(|_| {});
+    let (port, _rx, mut tx) = bench.open("");
+    // Room for ten frames and their records' heads.
+    let mut tap = port.control().tap(10 * (13 + 60));
+    let frames: Vec<Vec<u8>> = (0..64).map(|number| [&frame(59)[..], &[number]].concat()).collect();
+    let seen = |tap: &mut anyport::capture::Tap| -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| tap.next(Duration::ZERO).map(|c| c.frame.to_vec())).collect()
+    };
+    let mut burst = burst_of(&bench.pool, &frames);
+    for (room, dropped) in [(6, 0), (14, 4)] {
+        let at = 64 - burst.len();
+        bench.with(|device| (device.room, device.sends) = (room, 0));
+        assert_eq!(tx.send(&mut burst).unwrap(), room);
+        assert_eq!(bench.with(|device| device.sends), 1);
+        assert_eq!(seen(&mut tap), frames[at..at + room - dropped]);
+        assert_eq!(port.stats().read().port.capture_dropped, Some(dropped as u64));
+    }
+}
+
+#[test]
 fn a_capture_goes_to_a_file_or_the_port_is_not_opened() {
     let bench = Bench::new(|_| {});
     let directory = tempfile::tempdir().unwrap();
@@ -82,6 +103,16 @@ fn a_taps_reader_finds_the_end_after_close() {
     port.close().unwrap();
     assert_eq!(tap.next(Duration::ZERO).unwrap().frame, frame(60));
     assert!(tap.next(Duration::from_secs(60)).is_none() && tap.is_finished());
+}
+
+#[test]
+fn a_tap_of_a_closed_port_has_ended() {
+    let bench = Bench::new(|_| {});
+    let (port, ..) = bench.open("");
+    let control = port.control();
+    port.close().unwrap();
+    let mut tap = control.tap(1 << 16);
+    assert!(tap.is_finished() && tap.next(Duration::from_secs(60)).is_none());
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Device {
     /// It has no descriptor to sleep on.
     pub polled: bool,
     pub outstanding: usize,
+    /// How often a transmit queue was given packets.
+    pub sends: u32,
     /// How often a transmit queue asked for the carrier.
     pub looks: u128,
     /// How often a receive queue asked for the link.
@@ -197,6 +199,7 @@ impl TxDriver for MockTx {
         if device.gone {
             return Err(gone());
         }
+        device.sends += 1;
         for _ in 0..count.min(device.room) {
             let packet = burst.pop_front().unwrap();
             device.taken.push(packet.segments().flatten().copied().collect());

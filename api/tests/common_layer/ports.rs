@@ -272,3 +272,32 @@ fn a_device_lost_while_it_starts_is_stopped_again() {
     bench.with(|device| device.fail = None);
     port.start().unwrap();
 }
+
+#[test]
+fn who_changes_a_port_changes_all_of_it() {
+    let bench = Bench::new(|capability| {
+        (capability.set_mac, capability.promiscuous, capability.filters) = (true, true, true);
+    });
+    let (port, ..) = bench.open("");
+    let start = std::sync::Barrier::new(2);
+    let change = |last: u8| {
+        let control = port.control();
+        start.wait();
+        control.set_mac(MacAddr([2, 0, 0, 0, 0, last])).unwrap();
+        control.set_promiscuous(last == 1).unwrap();
+    };
+    for _ in 0..20_000 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| change(1));
+            change(2);
+        });
+        let (config, control) = (port.config(), port.control());
+        assert_eq!(config.mac, Some(control.mac().unwrap()));
+        assert_eq!(config.promiscuous, control.promiscuous());
+        let told = bench.with(|device| {
+            let log = std::mem::take(&mut device.log);
+            log.into_iter().rev().find(|line| line.starts_with("promiscuous"))
+        });
+        assert_eq!(told, Some(format!("promiscuous {}", config.promiscuous)));
+    }
+}

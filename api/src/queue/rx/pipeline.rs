@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::RxCell;
 use super::clock::ClockWatch;
 use crate::burst::Burst;
-use crate::capture::Direction;
 use crate::driver::RxDriver;
 use crate::error::{Error, Result};
 use crate::mac::MacFilterSnapshot;
@@ -160,7 +159,7 @@ impl RxCore {
             self.counts.packets.add(count as u64);
             self.counts.bytes.add(bytes);
             if port.is_tapped() {
-                port.tap_packets(Direction::Received, &burst[before..]);
+                port.captures().received(&burst[before..]);
             }
         } else if self.ended {
             return Err(Error::Ended);
