@@ -12,6 +12,7 @@
 //! | [`tcx`] | keeps received frames from the host's stack |
 //! | [`bpf`] | the assembler and the loader under these |
 //! | [`packet_socket`] | filters, memberships and counters of packet sockets |
+//! | [`queueing`] | whether frames stand in the interface's queue |
 //! | [`segments`] | segments that nobody cut, and what mends it |
 //! | [`watch`] | a descriptor that becomes readable when a link changes |
 //! | [`devices`] | a listing |
@@ -48,6 +49,7 @@ mod netlink;
 pub mod open;
 pub mod packet_socket;
 pub mod privilege;
+pub mod queueing;
 pub mod segments;
 pub mod settings;
 mod sys;
@@ -61,6 +63,7 @@ pub mod watch;
 pub use interface::Interface;
 pub use links::LinkInfo;
 pub use packet_socket::Membership;
+pub use queueing::Queueing;
 pub use settings::Settings;
 pub use tcx::Silencer;
 pub use to_kernel::ToKernel;

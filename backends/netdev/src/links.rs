@@ -102,8 +102,13 @@ fn text(bytes: &[u8]) -> String {
 /// # Errors
 /// The system's.
 pub fn links() -> io::Result<Vec<LinkInfo>> {
+    links_by(&mut Netlink::open()?)
+}
+
+/// The same in the network namespace of that socket.
+pub(crate) fn links_by(netlink: &mut Netlink) -> io::Result<Vec<LinkInfo>> {
     let mut all = std::collections::BTreeMap::new();
-    Netlink::open()?.dump(libc::RTM_GETLINK, &[0; LINK_HEADER], |_, body| {
+    netlink.dump(libc::RTM_GETLINK, &[0; LINK_HEADER], |_, body| {
         if let Some(info) = LinkInfo::parse(body) {
             all.insert(info.index, info);
         }
@@ -135,13 +140,35 @@ pub(crate) fn stack(all: &[LinkInfo], index: u32) -> Vec<u32> {
     while let Some(lower) = found.get(at).copied() {
         at += 1;
         let master = all.iter().find(|info| info.index == lower).and_then(|info| info.master);
-        // Two that hang on each other are a pair of ends (veth), not one on the other.
-        let hangs_on =
-            |upper: u32| all.iter().any(|info| info.index == lower && info.lower == Some(upper));
-        let uppers = all.iter().filter(|info| info.lower == Some(lower) && !hangs_on(info.index));
+        let uppers = all.iter().filter(|info| info.lower == Some(lower) && !is_pair(all, info));
         for upper in uppers.map(|info| info.index).chain(master) {
             if !found.contains(&upper) {
                 found.push(upper);
+            }
+        }
+    }
+    found
+}
+
+/// Two that hang on each other are a pair of ends (veth), not one on the other.
+fn is_pair(all: &[LinkInfo], one: &LinkInfo) -> bool {
+    all.iter().any(|other| one.lower == Some(other.index) && other.lower == Some(one.index))
+}
+
+/// The interfaces that may carry that one's frames: itself, what it hangs on, its members, and so on downwards.
+pub(crate) fn beneath(all: &[LinkInfo], index: u32) -> Vec<u32> {
+    let mut found = vec![index];
+    let mut at = 0;
+    while let Some(upper) = found.get(at).copied() {
+        at += 1;
+        let lower = all
+            .iter()
+            .filter(|info| info.index == upper && !is_pair(all, info))
+            .filter_map(|info| info.lower);
+        let members = all.iter().filter(|info| info.master == Some(upper)).map(|info| info.index);
+        for lower in lower.chain(members) {
+            if !found.contains(&lower) {
+                found.push(lower);
             }
         }
     }
@@ -168,6 +195,10 @@ mod tests {
         assert_eq!(stack(&all, 3), [3]);
         assert_eq!(stack(&all, 5), [5, 6]);
         assert_eq!(stack(&all, 7), [7]);
+        assert_eq!(beneath(&all, 6), [6, 5, 4, 2]);
+        assert_eq!(beneath(&all, 2), [2]);
+        assert_eq!(beneath(&all, 3), [3]);
+        assert_eq!(beneath(&all, 7), [7]);
         assert_eq!(stack(&all, 99), [99]);
     }
 

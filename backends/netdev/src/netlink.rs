@@ -16,6 +16,7 @@ const HEADER: usize = size_of::<libc::nlmsghdr>();
 const ATTEMPTS: usize = 8;
 
 /// A route socket.
+#[derive(Debug)]
 pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,

@@ -96,6 +96,19 @@ impl Program {
     /// `EINVAL` before Linux 6.6; `EPERM` without CAP_NET_ADMIN; `ENODEV` if there is no such interface.
     pub fn attach_tcx_first(&self, interface: u32) -> io::Result<Link> {
         const TCX_INGRESS: u32 = 46;
+        self.attach_first(interface, TCX_INGRESS)
+    }
+
+    /// The same at the interface's egress, in front of its queueing discipline.
+    ///
+    /// # Errors
+    /// As [`attach_tcx_first`](Program::attach_tcx_first).
+    pub fn attach_tcx_egress(&self, interface: u32) -> io::Result<Link> {
+        const TCX_EGRESS: u32 = 47;
+        self.attach_first(interface, TCX_EGRESS)
+    }
+
+    fn attach_first(&self, interface: u32, attach_type: u32) -> io::Result<Link> {
         /// Relative to nothing: the first of all.
         const BEFORE: u32 = 1 << 3;
         #[repr(C)]
@@ -112,7 +125,7 @@ impl Program {
             &mut Create {
                 program: self.0.as_raw_fd() as u32,
                 interface,
-                attach_type: TCX_INGRESS,
+                attach_type,
                 flags: BEFORE,
                 relative: 0,
                 revision: 0,

@@ -32,7 +32,8 @@ use anyport_netdev::error::explain;
 use anyport_netdev::privilege::{Privilege, denied};
 use anyport_netdev::segments::{self, MERGING};
 use anyport_netdev::{
-    Interface, LinkWatch, Settings, Silencer, ToKernel, links, open, packet_socket, takeover,
+    Interface, LinkWatch, Queueing, Settings, Silencer, ToKernel, links, open, packet_socket,
+    takeover,
 };
 
 use rx::LiveRx;
@@ -202,7 +203,9 @@ impl PortDriver for LivePort {
         let advice = segments::advice(self.settings.info(), !exclusive);
         let timestamps = setup.offloads.rx_timestamp;
         let rx = LiveRx::new(socket.clone(), watch, timestamps, advice);
-        let tx = LiveTx::new(socket.clone());
+        let queueing = Queueing::new(self.settings.interface().index());
+        let queueing = queueing.map_err(|error| self.explain("opening a route socket", error))?;
+        let tx = LiveTx::new(socket.clone(), queueing);
         self.socket = Some(socket);
         Ok(DriverQueues { rx: vec![Box::new(rx)], tx: vec![Box::new(tx)] })
     }

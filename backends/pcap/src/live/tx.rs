@@ -6,10 +6,12 @@
 //!
 //! Traps:
 //! - The kernel says the same of a frame that it will never pass: longer than the MTU at a veth's other end, or refused by a
-//!   program or a policy on the way. Such a frame would stand in the way of all behind it for ever. So one that the kernel
-//!   has refused for a while, try after try, is taken, and counted as dropped by it (contract S1), as it would be lost on a
-//!   wire; the next one waits as long, for a queue that is full costs no more than that. Only when a shorter frame has
-//!   passed since is it known that the length was the reason: then those as long or longer wait no more.
+//!   program or a policy on the way. Such a frame would stand in the way of all behind it for ever. So when the kernel has
+//!   refused one for a while, try after try, it is asked whether frames stand in the interface's queue and whether that turns
+//!   any away. A queue that does is full, however long it takes (a shaper may pass a frame a minute): the frame waits. Else
+//!   it is taken, and counted as dropped by the kernel (contract S1), as it would be lost on a wire; the next one waits as
+//!   long. Only when a shorter frame has passed since is it known that the length was the reason: then those as long or
+//!   longer wait no more.
 //! - A queueing discipline that drops a frame later, or another one in its place (fair queueing, RED), tells nobody, and the
 //!   interface's own counter of drops counts other senders' frames, too. Those are counted as sent.
 
@@ -18,13 +20,14 @@ use std::sync::atomic::Ordering;
 
 use anyport::driver::{Outstanding, TxDriver};
 use anyport::{Burst, Error, Packet, PoolCache, Result};
+use anyport_netdev::Queueing;
 use anyport_netdev::error::explain;
 
 use super::coarse_ms;
 use super::socket::Socket;
 use crate::batch::{BATCH, Batch};
 
-/// How long the kernel may refuse the burst's first frame. No queue that moves is full for that long.
+/// How long the kernel may refuse the burst's first frame before it is asked why.
 const REFUSED_MS: u64 = 100;
 
 /// So many tries in that time, none of them long after the one before: an application that hardly tries is no proof.
@@ -45,13 +48,24 @@ pub(super) struct LiveTx {
     refused: Option<Refused>,
     /// The length of the frame that was given up last, until it is known whether shorter ones pass.
     suspect: Option<usize>,
+    queueing: Queueing,
+    /// What the queue had turned away when it was last asked.
+    turned_away: Option<u32>,
     /// The kernel passes no frames of this length or more.
     hopeless: Option<usize>,
 }
 
 impl LiveTx {
-    pub fn new(socket: Arc<Socket>) -> LiveTx {
-        LiveTx { socket, batch: Batch::new(), refused: None, suspect: None, hopeless: None }
+    pub fn new(socket: Arc<Socket>, queueing: Queueing) -> LiveTx {
+        LiveTx {
+            socket,
+            batch: Batch::new(),
+            refused: None,
+            suspect: None,
+            queueing,
+            turned_away: None,
+            hopeless: None,
+        }
     }
 
     /// Whether a frame that the kernel dropped is to be given up.
@@ -65,12 +79,32 @@ impl LiveTx {
         let before = self.refused.filter(|refused| now <= refused.last + APART_MS);
         let Refused { since, times, .. } = before.unwrap_or(fresh);
         self.refused = Some(Refused { since, last: now, times: times + 1 });
-        let hopeless = now >= since + REFUSED_MS && times >= REFUSALS;
+        if now < since + REFUSED_MS || times < REFUSALS {
+            return false;
+        }
+        // If it is only full, it has as much time again.
+        self.refused = None;
+        let hopeless = !self.is_queue_full();
         if hopeless {
-            self.refused = None;
             self.suspect = Some(length);
         }
         hopeless
+    }
+
+    /// Whether it is the interface's queue that has been refusing: frames stand there, and it has turned frames away since it
+    /// was last asked. (If it has not, others' frames stand there, and ours do not get that far.)
+    fn is_queue_full(&mut self) -> bool {
+        match self.queueing.look() {
+            Ok(now) => {
+                let before = self.turned_away.replace(now.dropped);
+                now.waiting && before != Some(now.dropped)
+            }
+            // The kernel has no time or memory for an answer now.
+            Err(error) => matches!(
+                error.raw_os_error(),
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR)
+            ),
+        }
     }
 
     /// Notes that the kernel took a frame.

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyport::{Burst, Pool, Wake};
-use anyport_netdev::testing::{in_namespace, ip, run};
+use anyport_netdev::Interface;
+use anyport_netdev::bpf::asm::Assembler;
+use anyport_netdev::bpf::{Kind, Program};
+use anyport_netdev::testing::{in_namespace, ip, may_load_programs, privileged, run, try_run};
 
 use crate::common::{End, frame, number, open, open_with, registry, until};
 
@@ -218,6 +221,51 @@ fn what_the_queueing_discipline_has_no_room_for_is_not_taken() {
         let shown = run("tc", "-s qdisc show dev a0");
         let dropped = shown.split("dropped ").nth(1).unwrap().split(',').next().unwrap();
         assert_ne!(dropped, "0", "it had room for all: {shown}");
+    });
+}
+
+#[test]
+fn a_queue_that_passes_a_frame_now_and_then_is_full_and_drops_nothing() {
+    in_namespace(|| {
+        // Some 26 frames leave at once, 10 stand, and four leave in a second.
+        let shaper = "qdisc add dev a0 root tbf rate 2kbit burst 1600 limit 600";
+        let there = try_run("tc", shaper).status.success();
+        if !privileged(there, "a kernel with the token bucket filter") {
+            return;
+        }
+        let (mut a, mut b) = (open("pcap:a0"), open("pcap:a1"));
+        let to = b.mac();
+        let frames: Vec<_> = (0..42).map(|n| frame(to, n, 60)).collect();
+        a.send(frames.clone());
+        run("tc", &shaper.replace("add", "change").replace("2kbit", "1gbit"));
+        assert_eq!(b.receive(42), frames);
+        let counters = a.counters();
+        assert_eq!((counters.tx_packets, counters.tx_dropped), (Some(42), Some(0)));
+    });
+}
+
+#[test]
+fn what_a_program_refuses_does_not_wait_for_others_in_the_queue() {
+    in_namespace(|| {
+        if !may_load_programs() {
+            return;
+        }
+        let there = try_run("tc", "qdisc add dev a0 root tbf rate 8bit burst 1600 limit 600");
+        if !privileged(there.status.success(), "a kernel with the token bucket filter") {
+            return;
+        }
+        let (mut a, b) = (open("pcap:a0"), open("pcap:a1"));
+        let to = b.mac();
+        // Frames that stand there for an hour.
+        a.send((0..30).map(|n| frame(to, n, 60)));
+        let mut code = Assembler::new();
+        code.exit(2);
+        let program = Program::load(Kind::Tc, "anyport_test", &code.finish().unwrap()).unwrap();
+        let refusing = program.attach_tcx_egress(Interface::open("a0").unwrap().index()).unwrap();
+        a.send((0..3).map(|n| frame(to, n, 60)));
+        let counters = a.counters();
+        assert_eq!((counters.tx_packets, counters.tx_dropped), (Some(30), Some(3)));
+        refusing.detach();
     });
 }
 
