@@ -32,10 +32,13 @@
 //! }
 //! let settings = Settings::open(interface, &title)?;
 //! open::check_ethernet(&title, settings.info())?;
-//! let silencer = Silencer::attach(settings.interface().index(), &to_kernel);
+//! let silencer = Silencer::prepare(&to_kernel);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! None of this changes the interface. Its `start` attaches the silencer and switches off what puts frames together
+//! ([`Settings::switch_off`]), its `stop` undoes both.
 
 pub mod bpf;
 pub mod devices;

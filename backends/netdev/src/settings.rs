@@ -203,15 +203,20 @@ impl Settings {
         Ok(())
     }
 
-    /// Switches off those of the offload switches (as `ethtool -k` calls them) that are on and can be switched.
+    /// Switches off those of the offload switches (as `ethtool -k` calls them) that are on and can be switched; those that it
+    /// did switch off.
     ///
     /// # Errors
     /// [`Error::Permission`], [`Error::DeviceGone`]; the system's.
-    pub fn switch_off<const N: usize>(&mut self, names: [&str; N]) -> Result<()> {
+    pub fn switch_off<const N: usize>(
+        &mut self,
+        names: [&'static str; N],
+    ) -> Result<Vec<&'static str>> {
+        let mut switched = Vec::new();
         let failed = |error| explain(&self.title, "reading the offload switches", error);
         let features = match self.interface.features(names) {
             // A device without any.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(switched),
             features => features.map_err(failed)?,
         };
         for (name, feature) in names.iter().zip(features) {
@@ -221,12 +226,27 @@ impl Settings {
             match self.change(&Setting::Feature((*name).into()), "off") {
                 // It is on because something else is.
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-                other => other.map_err(|error| {
-                    explain(&self.title, &format!("switching {name} off"), error)
-                })?,
+                Err(error) => {
+                    return Err(explain(&self.title, &format!("switching {name} off"), error));
+                }
+                Ok(()) => switched.push(*name),
             }
         }
-        Ok(())
+        Ok(switched)
+    }
+
+    /// Switches the offload switches back to what they were found as.
+    pub fn switch_back(&mut self) {
+        let is_switch = |change: &Change| matches!(change.setting, Setting::Feature(_));
+        if !self.entry.changes.iter().any(is_switch) {
+            return;
+        }
+        let (switches, others) = self.entry.changes.drain(..).partition(is_switch);
+        self.entry.changes = switches;
+        restore(&self.interface, &self.title, &mut self.entry);
+        // What cannot be switched back is tried again at the end, in the same order.
+        self.entry.changes.splice(0..0, others);
+        finish(&self.journal, &self.entry);
     }
 
     /// Writes the change down, then makes it.

@@ -85,6 +85,8 @@ impl Rig for VethRig {
                  `unshare --map-root-user --net COMMAND`"
             )));
         }
+        // One peer is told of six closed ports at once and of one more each second: cases provoke more than that.
+        std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0")?;
         for scope in ["all", "default"] {
             // `/proc/sys/net` is the view of whoever opens it.
             let switch = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");

@@ -7,8 +7,8 @@
 //!  tx.rs      packets to the same socket, many with one system call
 //! ```
 //!
-//! The kernel filters before a frame takes ring space, and what the port receives does not reach the host's stack: a program
-//! at the interface's ingress ends its way there (contract R13).
+//! The kernel filters before a frame takes ring space, and what the port receives does not reach the host's stack: from start
+//! to stop, a program at the interface's ingress ends its way there (contract R13).
 //!
 //! Traps:
 //! - Whatever can be known at open is looked at there: privilege, kind of interface, what the host needs it for. libpcap would
@@ -16,13 +16,14 @@
 //! - An interface that is down can be opened and started: the link is down then. libpcap refuses such an interface, so the
 //!   capture is opened when it comes up.
 //! - A kernel that receives for others puts segments together (GRO), so that frames are delivered that nobody sent. An exclusive
-//!   port switches that off until it is closed; a shared one must not, and says what to do when it drops such a frame.
+//!   port switches that off until it is stopped; a shared one must not, and says what to do when it drops such a frame.
 
 mod ring;
 mod rx;
 mod socket;
 mod tx;
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use anyport::capability::{LinkLoss, RingSizes};
@@ -47,7 +48,7 @@ const MOST: usize = 65535 - 4;
 pub(crate) struct LivePort {
     title: String,
     settings: Settings,
-    /// Held so that the host does not process received frames.
+    /// Attached while started, so that the host does not process received frames.
     silencer: Option<Silencer>,
     software_link: bool,
     filter: Filter,
@@ -81,7 +82,7 @@ impl LivePort {
         let driver = settings.interface().driver().map_err(failed("asking for the driver"))?;
         let silencer = match config.shared {
             true => None,
-            false => silence(&title, &settings, &to_kernel)?,
+            false => silence(&title, &to_kernel)?,
         };
         // What is shared goes to both.
         let to_kernel = if config.shared { ToKernel::default() } else { to_kernel };
@@ -101,6 +102,59 @@ impl LivePort {
         explain(&self.title, doing, error)
     }
 
+    /// Takes the interface into use.
+    fn begin(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
+        let watch = LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
+        let here = self.settings.interface().shares_namespace_with(watch.as_raw_fd());
+        if !here.map_err(|error| self.explain("asking for the network namespace", error))? {
+            let reason = "it is not in the network namespace that this thread is in: start the port from a thread in the \
+                          namespace that it was opened in";
+            return Err(Error::Backend { device: self.title.clone(), reason: reason.into() });
+        }
+        let index = self.settings.interface().index();
+        let queueing = Queueing::new(index);
+        let queueing = queueing.map_err(|error| self.explain("opening a route socket", error))?;
+        // Where the stack receives, too, how it does so is not ours to change.
+        let exclusive = self.silencer.is_some();
+        if let Some(silencer) = &mut self.silencer {
+            // Before the first frame is delivered: none is for both.
+            let attached = silencer.attach(index);
+            attached.map_err(|error| {
+                self.explain("keeping received frames from the host's stack", error)
+            })?;
+            self.settings.switch_off(MERGING)?;
+        }
+        let clone = |interface: &Interface| {
+            interface.try_clone().map_err(|error| self.explain("opening the interface", error))
+        };
+        let socket = Arc::new(Socket::new(
+            &self.title,
+            clone(self.settings.interface())?,
+            self.settings.info().linked,
+            self.filter.clone(),
+            setup,
+            self.counts.clone(),
+        )?);
+        socket.open_if_up()?;
+        let advice = segments::advice(self.settings.info(), !exclusive);
+        let timestamps = setup.offloads.rx_timestamp;
+        let rx = LiveRx::new(socket.clone(), watch, timestamps, advice);
+        let tx = LiveTx::new(socket.clone(), queueing);
+        self.socket = Some(socket);
+        Ok(DriverQueues { rx: vec![Box::new(rx)], tx: vec![Box::new(tx)] })
+    }
+
+    /// Gives the interface back to the host.
+    fn end(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            socket.count_drops();
+        }
+        if let Some(silencer) = &mut self.silencer {
+            silencer.detach();
+        }
+        self.settings.switch_back();
+    }
+
     /// Changes the filter, of the socket, too, if there is one.
     fn change_filter(&mut self, change: impl FnOnce(&mut Filter)) -> Result<()> {
         let mut filter = self.filter.clone();
@@ -113,14 +167,11 @@ impl LivePort {
     }
 }
 
-/// Keeps received frames from the host's stack; where that cannot be, the port is not exclusive, which is said, unless it
+/// What keeps received frames from the host's stack; where that cannot be, the port is not exclusive, which is said, unless it
 /// was asked that something stay with the stack: then the rest must not.
-fn silence(title: &str, settings: &Settings, to_kernel: &ToKernel) -> Result<Option<Silencer>> {
-    let error = match Silencer::attach(settings.interface().index(), to_kernel) {
+fn silence(title: &str, to_kernel: &ToKernel) -> Result<Option<Silencer>> {
+    let error = match Silencer::prepare(to_kernel) {
         Ok(silencer) => return Ok(Some(silencer)),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
-            return Err(explain(title, "opening", error));
-        }
         Err(error) => error,
     };
     let privileges = [Privilege::NetAdmin, Privilege::Bpf];
@@ -182,38 +233,15 @@ impl PortDriver for LivePort {
     }
 
     fn start(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
-        // Where the stack receives, too, how it does so is not ours to change.
-        let exclusive = self.silencer.is_some();
-        if exclusive {
-            self.settings.switch_off(MERGING)?;
+        let result = self.begin(setup);
+        if result.is_err() {
+            self.end();
         }
-        let clone = |interface: &Interface| {
-            interface.try_clone().map_err(|error| self.explain("opening the interface", error))
-        };
-        let socket = Arc::new(Socket::new(
-            &self.title,
-            clone(self.settings.interface())?,
-            self.settings.info().linked,
-            self.filter.clone(),
-            setup,
-            self.counts.clone(),
-        )?);
-        socket.open_if_up()?;
-        let watch = LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
-        let advice = segments::advice(self.settings.info(), !exclusive);
-        let timestamps = setup.offloads.rx_timestamp;
-        let rx = LiveRx::new(socket.clone(), watch, timestamps, advice);
-        let queueing = Queueing::new(self.settings.interface().index());
-        let queueing = queueing.map_err(|error| self.explain("opening a route socket", error))?;
-        let tx = LiveTx::new(socket.clone(), queueing);
-        self.socket = Some(socket);
-        Ok(DriverQueues { rx: vec![Box::new(rx)], tx: vec![Box::new(tx)] })
+        result
     }
 
     fn stop(&mut self) -> Result<()> {
-        if let Some(socket) = self.socket.take() {
-            socket.count_drops();
-        }
+        self.end();
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //!                         port under test ──┘
 //! ```
 
-use anyport::{Error, MacAddr};
+use anyport::{Error, MacAddr, Pool};
 use anyport_netdev::bpf::asm::Assembler;
 use anyport_netdev::bpf::{Kind, Link, Program};
 use anyport_netdev::testing::{in_namespace, ip, may_load_programs};
@@ -126,12 +126,30 @@ fn the_stack_answers_nothing_that_an_exclusive_port_receives() {
             [arp(), ping(to), syn(to, 22), syn6(to, 22), tagged(frame(to, 1, 60), 0x8100, 5)];
         let (received, answers) = ask(&mut port, &mut asker, &questions, 5, 0);
         assert_eq!((received, answers), (questions.to_vec(), vec![]));
-        // A stopped port is still the one that has the interface.
-        port.port.stop().unwrap();
-        asker.send(questions.to_vec());
-        assert_eq!(answered(&mut asker, 0), [] as [String; 0]);
-        // A closed one is not.
+        // A stopped port leaves the host its interface, as often as it is stopped.
+        for _ in 0..2 {
+            port.port.stop().unwrap();
+            asker.send(questions.to_vec());
+            assert_eq!(answered(&mut asker, 4), ["arp", "icmp 0", "tcp 22", "tcp6 22"]);
+            (port.rx, port.tx) = port.port.start().unwrap().into_pair();
+            let (received, answers) = ask(&mut port, &mut asker, &questions, 5, 0);
+            assert_eq!((received, answers), (questions.to_vec(), vec![]));
+        }
+        // So does one that is not started yet, one whose start failed, and a closed one.
         port.port.close().unwrap();
+        let mut port = registry().open("pcap:a0").unwrap();
+        assert!(port.capability().exclusive);
+        asker.send(questions.to_vec());
+        assert_eq!(answered(&mut asker, 4), ["arp", "icmp 0", "tcp 22", "tcp6 22"]);
+        port.close().unwrap();
+        let pool = Pool::builder().frames(64).frame_size(16384).build().unwrap();
+        let keys = "rx_ring=65536,max_frame=65531,max_segments=5";
+        port = registry().open_with(&format!("pcap:a0,{keys}"), &pool).unwrap();
+        assert!(matches!(port.start(), Err(Error::Unsupported { .. })));
+        neighbours();
+        asker.send(questions.to_vec());
+        assert_eq!(answered(&mut asker, 4), ["arp", "icmp 0", "tcp 22", "tcp6 22"]);
+        port.close().unwrap();
         asker.send(questions.to_vec());
         assert_eq!(answered(&mut asker, 4), ["arp", "icmp 0", "tcp 22", "tcp6 22"]);
     });
@@ -328,6 +346,9 @@ fn segments_are_not_put_together_while_a_port_has_the_interface() {
             let mut port = open(spec);
             assert_eq!(merging(), during, "{spec}");
             port.port.stop().unwrap();
+            assert!(merging(), "{spec}");
+            (port.rx, port.tx) = port.port.start().unwrap().into_pair();
+            assert_eq!(merging(), during, "{spec}");
             drop(port);
             assert!(merging(), "{spec}");
         }

@@ -19,7 +19,8 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "life.open_changes_nothing",
         clauses: &["L4", "L8"],
-        about: "Opens and starts a device without any key and compares its settings.",
+        about: "Opens, starts, stops and closes a device without any key and compares its settings, offload switches \
+                included, with what was before; while it is started, all but those that starting may change.",
         why: "Looking at a device must not reconfigure it; the host may be using it with shared=true.",
         needs: &[Need::Rig(crate::Power::Settings)],
         run: open_changes_nothing,
@@ -96,8 +97,8 @@ fn open_changes_nothing(ctx: &Ctx) -> Verdict {
     let mut port = ctx.open(End::A, "")?;
     same!(ctx.wires().settings(End::A)?, before, "settings of the open device");
     port.attach(&pool)?;
-    let side = Side::start(port, pool)?;
-    // All multicast is delivered (R6), which a kernel may show.
+    let mut side = Side::start(port, pool)?;
+    // All multicast is delivered (R6), which a kernel may show; and what puts segments together may be off (R2).
     let started = ctx.wires().settings(End::A)?;
     for setting in ["address", "mtu", "flags", "promiscuity", "qdisc"] {
         let of = |all: &str| {
@@ -105,6 +106,9 @@ fn open_changes_nothing(ctx: &Ctx) -> Verdict {
         };
         same!(of(&started), of(&before), "a setting of the started device");
     }
+    side.port_mut().stop()?;
+    same!(ctx.wires().settings(End::A)?, before, "settings of the stopped device");
+    side.restart()?;
     side.close()?;
     same!(ctx.wires().settings(End::A)?, before, "settings of the closed device");
     Ok(())

@@ -48,6 +48,15 @@ pub(super) const CASES: &[Case] = &[
         run: sockets_get_all,
     },
     Case {
+        name: "host.answers_while_the_port_is_stopped",
+        clauses: &["R13", "L4", "L8"],
+        about: "Asks the host before an exclusive port at its interface is started, while it is, and after it was stopped, \
+                twice over: the host answers whenever the port is stopped, and only then.",
+        why: "A program that opens a port to read what it can do must not cut the machine off; nor one that pauses.",
+        needs: &[Need::TwoWay, Need::Exclusive, Need::Rig(Power::Host)],
+        run: answers_while_stopped,
+    },
+    Case {
         name: "host.has_its_interface_back_after_close",
         clauses: &["R13", "L8"],
         about: "An exclusive port is closed, and a datagram sent to the host: its socket gets it.",
@@ -188,5 +197,37 @@ fn back_after_close(ctx: &Ctx) -> Verdict {
     let mut buffer = [0; 100];
     let length = socket.recv(&mut buffer)?;
     same!(&buffer[..length], b"welcome back", "what the host's socket got");
+    Ok(())
+}
+
+fn answers_while_stopped(ctx: &Ctx) -> Verdict {
+    let mut a = ctx.start(End::A, "")?;
+    a.port().control().set_promiscuous(true)?;
+    let pool = ctx.pool(1024)?;
+    let mut port = ctx.open(End::B, "")?;
+    port.attach(&pool)?;
+    let to = port.control().mac()?;
+    let host = ctx.wires().host(End::B, a.mac())?;
+    let sent = provocations(&host, to);
+    let answers = |a: &mut Side| -> Verdict<Vec<&str>> {
+        a.send(&sent)?;
+        let heard = a.receive(sent.len())?;
+        let mut kinds: Vec<_> = heard.iter().map(|frame| kind(frame)).collect();
+        kinds.sort_unstable();
+        Ok(kinds)
+    };
+    let all = ["ICMP unreachable", "a TCP reset", "an ARP answer", "an ICMP echo reply"];
+    same!(answers(&mut a)?, all, "what the host answered before the first start");
+    let mut b = Side::start(port, pool)?;
+    ctx.settle(&a, &b)?;
+    for round in 0..2 {
+        ensure!(a.pass_to(&mut b, &sent)? == sent, "round {round}: the port missed a frame");
+        let mut heard = Vec::new();
+        b.mark(&mut a, &mut heard)?;
+        same!(heard.len(), 0, "answers while the port is started, round {round}");
+        b.port_mut().stop()?;
+        same!(answers(&mut a)?, all, "what the host answered after stop, round {round}");
+        b.restart()?;
+    }
     Ok(())
 }
