@@ -40,6 +40,11 @@ impl Burst {
         Burst { slots: Box::new_uninit_slice(capacity.max(1)), head: 0, len: 0 }
     }
 
+    /// No room at all, and no memory: a stand-in for a burst that is elsewhere for a moment.
+    pub(crate) fn nowhere() -> Burst {
+        Burst { slots: Box::new_uninit_slice(0), head: 0, len: 0 }
+    }
+
     /// The most packets that it holds.
     pub fn capacity(&self) -> usize {
         self.slots.len()

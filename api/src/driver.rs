@@ -116,13 +116,23 @@ pub trait RxDriver: Send {
     fn arm(&mut self) -> Result<()> {
         Ok(())
     }
-    /// Readable when a frame is there (once armed). `None`: the queue has to be polled.
+    /// Readable when a frame is there (once armed). It is asked for each time the queue is armed, and once there is one it
+    /// stays the same open file as long as the queue lives.
+    ///
+    /// `None` means that there is none now: if the driver has an [`event_descriptor`](RxDriver::event_descriptor) and
+    /// its [`link_up`](RxDriver::link_up) says no, that no frame can come until an event was told; else that the queue
+    /// has to be polled, which is done every millisecond while its owner sleeps.
     fn descriptor(&self) -> Option<RawFd>;
-    /// Readable when link or device change; it is drained by [`link_up`](RxDriver::link_up).
+    /// Readable when link or device change; it is drained by [`link_up`](RxDriver::link_up). The same from the queue's start
+    /// to its end.
+    ///
+    /// `None`: a device that `can_vanish` or has `link_state` is asked by [`link_up`](RxDriver::link_up) every 500 ms
+    /// while the queue's owner sleeps.
     fn event_descriptor(&self) -> Option<RawFd> {
         None
     }
-    /// Whether the link is up. `DeviceGone` if the device is. Called when the event descriptor is readable.
+    /// Whether the link is up. `DeviceGone` if the device is. Called whenever a queue with an event descriptor is armed,
+    /// else only with `can_vanish` or `link_state`; by a queue that is only polled, every 50 ms.
     fn link_up(&mut self) -> Result<bool> {
         Ok(true)
     }

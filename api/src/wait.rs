@@ -99,7 +99,7 @@ impl AsRawFd for EventFd {
     }
 }
 
-/// Stands in for the descriptor of a device that has none: readable a millisecond after it was armed, so that whoever
+/// Stands in for the descriptors of a device that has none: readable some time after it was armed, so that whoever
 /// sleeps on the queue looks at the device again, whichever way it sleeps (contract R12).
 #[derive(Debug)]
 pub(crate) struct Ticker(OwnedFd);
@@ -117,10 +117,10 @@ impl Ticker {
         Ok(Ticker(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Makes it unreadable for a millisecond.
-    pub fn arm(&self) {
+    /// Makes it unreadable for that time, which is under a second and not zero.
+    pub fn arm(&self, time: Duration) {
         let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let soon = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let soon = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
         let once = libc::itimerspec { it_interval: never, it_value: soon };
         // SAFETY: a valid descriptor and a local; it cannot fail with these values.
         unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &once, std::ptr::null_mut()) };
@@ -220,8 +220,10 @@ pub fn wait_any(
         return Err(Error::Config { context: "wait_any".into(), reason });
     }
     let deadline = Instant::now().checked_add(timeout);
-    // Filled before the first sleep: a call that finds something needs no memory.
-    let mut fds: Vec<libc::pollfd> = Vec::new();
+    // Few queues need no memory; for many it is asked for once, before the first sleep.
+    let mut few = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 16];
+    let mut many = Vec::new();
+    let mut filled = false;
     loop {
         let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         // First a look that costs little while there is traffic; then, before sleeping, one that arms.
@@ -242,11 +244,12 @@ pub fn wait_any(
         if over {
             return Ok(0);
         }
-        if fds.is_empty() {
-            let events = libc::POLLIN;
-            let poll =
-                |queue: &&mut RxQueue| libc::pollfd { fd: queue.descriptor(), events, revents: 0 };
-            fds.extend(queues.iter().map(poll));
+        if queues.len() > few.len() {
+            many.resize(queues.len(), few[0]);
+        }
+        let fds = if many.is_empty() { &mut few[..queues.len()] } else { &mut many[..] };
+        if !std::mem::replace(&mut filled, true) {
+            fds.iter_mut().zip(&*queues).for_each(|(poll, queue)| poll.fd = queue.descriptor());
         }
         let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
         let millis = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;

@@ -39,6 +39,10 @@ pub struct Device {
     /// It has no descriptor to sleep on.
     pub polled: bool,
     pub outstanding: usize,
+    /// How often a receive queue was armed: once before each sleep.
+    pub arms: u32,
+    /// It is gone, but only who asks for the link is told.
+    pub silently_gone: bool,
     /// How often a transmit queue was given packets.
     pub sends: u32,
     /// How often a transmit queue asked for the carrier.
@@ -171,6 +175,7 @@ impl RxDriver for MockRx {
     fn arm(&mut self) -> Result<()> {
         self.1.drain();
         let mut device = self.0.lock().unwrap();
+        device.arms += 1;
         if let Some(happens) = device.on_arm.take() {
             happens(&mut device);
         }
@@ -187,7 +192,7 @@ impl RxDriver for MockRx {
         let mut device = self.0.lock().unwrap();
         device.rx_looks += 1;
         device.events.iter().for_each(|events| events.drain());
-        if device.gone { Err(gone()) } else { Ok(device.link_up) }
+        if device.gone || device.silently_gone { Err(gone()) } else { Ok(device.link_up) }
     }
 }
 

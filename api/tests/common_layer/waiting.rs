@@ -292,3 +292,95 @@ fn what_was_armed_stays_armed_through_empty_polls() {
     // SAFETY: one descriptor, as is said; it belongs to the queue, which lives on.
     assert_eq!(unsafe { libc::poll(&mut fd, 1, 10_000) }, 1);
 }
+
+#[test]
+fn a_sleeper_learns_of_link_and_loss_also_without_an_event_descriptor() {
+    let patience = Duration::from_secs(20);
+    for several in [false, true] {
+        let bench = Bench::new(|capability| capability.link_state = true);
+        let (_port, mut rx, _tx) = bench.open("");
+        bench.with(|device| device.on_arm = Some(|device| device.link_up = false));
+        let started = Instant::now();
+        let mut wakes = [Wake::Timeout];
+        match several {
+            false => wakes[0] = rx.wait(patience).unwrap(),
+            true => assert_eq!(wait_any(&mut [&mut rx], &mut wakes, patience).unwrap(), 1),
+        }
+        assert_eq!(wakes, [Wake::LinkDown]);
+        assert!(started.elapsed() < patience, "it slept until its time was over");
+    }
+    let bench = Bench::new(|capability| capability.can_vanish = true);
+    let (port, mut rx, _tx) = bench.open("");
+    bench.with(|device| device.on_arm = Some(|device| device.silently_gone = true));
+    let started = Instant::now();
+    assert!(rx.wait(patience).unwrap_err().is_gone());
+    assert!(started.elapsed() < patience, "it slept until its time was over");
+    port.close().unwrap();
+    // In a loop of the application's own.
+    let bench = Bench::new(|capability| capability.can_vanish = true);
+    let (_port, mut rx, _tx) = bench.open("");
+    assert_eq!(rx.arm().unwrap(), Armed::Armed);
+    bench.with(|device| device.silently_gone = true);
+    let mut fd = libc::pollfd { fd: rx.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one element, a local.
+    assert_eq!(unsafe { libc::poll(&mut fd, 1, 20_000) }, 1);
+    assert!(rx.arm().unwrap_err().is_gone());
+}
+
+#[test]
+fn an_event_that_means_nothing_ends_one_sleep_and_no_wait() {
+    let bench = Bench::new(|_| {});
+    bench.with(|device| {
+        device.events = Some(Arc::new(EventFd::new().unwrap()));
+        device.on_arm = Some(|device| device.events.iter().for_each(|events| events.signal()));
+    });
+    let (_port, mut rx, _tx) = bench.open("");
+    assert_eq!(rx.wait(Duration::from_millis(50)).unwrap(), Wake::Timeout);
+    assert_eq!(bench.with(|device| device.arms), 2, "once more after the event");
+}
+
+#[test]
+fn a_queue_that_no_frame_can_reach_is_not_polled_and_finds_its_descriptor_later() {
+    let bench = Bench::new(|capability| capability.link_state = true);
+    bench.with(|device| {
+        device.events = Some(Arc::new(EventFd::new().unwrap()));
+        (device.link_up, device.polled) = (false, true);
+    });
+    let (_port, mut rx, _tx) = bench.open("");
+    let sleeps = |rx: &mut RxQueue| {
+        bench.with(|device| device.arms = 0);
+        assert_eq!(rx.wait(Duration::from_millis(50)).unwrap(), Wake::Timeout);
+        bench.with(|device| device.arms)
+    };
+    assert_eq!(sleeps(&mut rx), 1, "down, and it would be told");
+    // Up, and still without a descriptor: polled for as long as that lasts.
+    bench.set_link(true);
+    assert_eq!(rx.wait(Duration::from_secs(60)).unwrap(), Wake::LinkUp);
+    assert_eq!(rx.arm().unwrap(), Armed::Armed);
+    bench.with(|device| device.arriving.push_back(frame(60)));
+    let mut burst = Burst::new();
+    assert_eq!(rx.wait(Duration::from_secs(60)).unwrap(), Wake::Ready);
+    assert_eq!(rx.recv(&mut burst).unwrap(), 1);
+    bench.with(|device| device.polled = false);
+    assert_eq!(sleeps(&mut rx), 1, "it has a descriptor");
+    bench.arrive(frame(60));
+    assert_eq!(rx.wait(Duration::from_secs(60)).unwrap(), Wake::Ready);
+}
+
+#[test]
+fn looking_arming_and_sleeping_take_no_memory() {
+    let bench =
+        Bench::new(|capability| (capability.link_state, capability.can_vanish) = (true, true));
+    let (_port, mut rx, _tx) = bench.open("");
+    let mut round = || {
+        let asked = crate::asked_for_memory();
+        assert_eq!(rx.arm().unwrap(), Armed::Armed);
+        for patience in [Duration::ZERO, Duration::from_millis(1)] {
+            assert_eq!(rx.wait(patience).unwrap(), Wake::Timeout);
+            let mut wakes = [Wake::Ready];
+            assert_eq!(wait_any(&mut [&mut rx], &mut wakes, patience).unwrap(), 0);
+        }
+        crate::asked_for_memory() - asked
+    };
+    assert_eq!((round(), round()), (0, 0));
+}

@@ -5,6 +5,7 @@
 
 mod clock;
 mod pipeline;
+mod sources;
 
 use std::cell::UnsafeCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -16,7 +17,7 @@ use super::gate::Gate;
 use crate::burst::Burst;
 use crate::error::{Error, Result};
 use crate::port::PortShared;
-use crate::wait::{Armed, Epoll, EventFd, Polled, Ticker, Wake, Waker};
+use crate::wait::{Armed, Epoll, EventFd, Polled, Wake, Waker};
 pub(super) use pipeline::fits;
 pub(crate) use pipeline::{RxCore, RxPlan};
 
@@ -44,8 +45,6 @@ pub(crate) struct RxCell {
     pub signal: Arc<EventFd>,
     pub called: Arc<AtomicBool>,
     epoll: Epoll,
-    /// For a device without a descriptor, which has to be polled.
-    ticker: Option<Ticker>,
     pub port: Arc<PortShared>,
 }
 
@@ -63,20 +62,12 @@ impl RxCell {
         if let Some(fd) = core.driver.event_descriptor() {
             epoll.add(fd).map_err(system)?;
         }
-        let ticker = match core.driver.descriptor() {
-            Some(_) => None,
-            None => Some(Ticker::new().map_err(system)?),
-        };
-        if let Some(ticker) = &ticker {
-            epoll.add(ticker.as_raw_fd()).map_err(system)?;
-        }
         Ok(Arc::new(RxCell {
             gate: Gate::default(),
             core: UnsafeCell::new(Some(core)),
             signal,
             called: Arc::default(),
             epoll,
-            ticker,
             port,
         }))
     }
@@ -99,14 +90,11 @@ impl RxCell {
     /// `gate.close` returned true on this thread's behalf, and nobody else does the same.
     pub unsafe fn take_core(&self) -> Option<RxCore> {
         // SAFETY: the gate is closed for good, so nobody enters any more.
-        let core = unsafe { (*self.core.get()).take() };
-        if let Some(core) = &core {
-            // The driver's descriptors go with it: epoll must not watch numbers that are used again.
-            let frames = core.driver.descriptor().filter(|_| core.watched);
-            [frames, core.driver.event_descriptor()]
-                .into_iter()
-                .flatten()
-                .for_each(|fd| self.epoll.remove(fd));
+        let mut core = unsafe { (*self.core.get()).take() };
+        if let Some(core) = &mut core {
+            // The driver's descriptors go with it.
+            core.sources.forget(&self.epoll);
+            core.driver.event_descriptor().into_iter().for_each(|fd| self.epoll.remove(fd));
         }
         core
     }
@@ -148,7 +136,7 @@ impl RxQueue {
     pub fn recv(&mut self, burst: &mut Burst) -> Result<usize> {
         let cell = &*self.cell;
         cell.with(|core| {
-            if core.watched {
+            if core.sources.watched() {
                 core.unwatch_when_polled(&cell.epoll);
             }
             core.recv(burst, cell)
@@ -237,13 +225,13 @@ impl RxQueue {
                 if core.cache.was_starved() {
                     core.cache.pool().wake_when_filled(cell.signal.clone());
                 }
-                core.watch(&cell.epoll).map_err(|source| {
+                let system = |source| {
                     Error::os(cell.port.title(), "watching the queue's descriptor", source)
-                })?;
+                };
+                core.watch(&cell.epoll).map_err(system)?;
                 core.driver.arm()?;
-                if let Some(ticker) = &cell.ticker {
-                    ticker.arm();
-                }
+                let after = core.look_after(cell.port.capability());
+                core.sources.tick(&cell.epoll, after).map_err(system)?;
                 if core.fill_stash(cell)? {
                     return Ok(Some(Wake::Ready));
                 }

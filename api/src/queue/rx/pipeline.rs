@@ -5,10 +5,13 @@
 //! it is one pass over the lengths.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::RxCell;
 use super::clock::ClockWatch;
+use super::sources::{LOOK, POLL, Sources};
 use crate::burst::Burst;
+use crate::capability::Capability;
 use crate::driver::RxDriver;
 use crate::error::{Error, Result};
 use crate::mac::MacFilterSnapshot;
@@ -78,9 +81,7 @@ pub(crate) struct RxCore {
     pending: Option<Error>,
     next_look_ms: u64,
     clock: ClockWatch,
-    /// Whether the epoll descriptor watches the driver's. Being watched costs the kernel something for every frame, sent
-    /// ones included, so a queue that is only polled is not watched.
-    pub(super) watched: bool,
+    pub(super) sources: Sources,
     /// Calls of `recv` since the queue was last armed, and whether one of them delivered something: only then is what
     /// was armed spent (contract R12).
     polls: u32,
@@ -113,7 +114,7 @@ impl RxCore {
             pending: None,
             next_look_ms: 0,
             clock: ClockWatch::default(),
-            watched: false,
+            sources: Sources::default(),
             polls: 0,
             delivered: false,
         }
@@ -122,23 +123,26 @@ impl RxCore {
     /// Lets the epoll descriptor watch the driver's.
     pub(super) fn watch(&mut self, epoll: &Epoll) -> std::io::Result<()> {
         (self.polls, self.delivered) = (0, false);
-        if let Some(fd) = self.driver.descriptor().filter(|_| !self.watched) {
-            epoll.add(fd)?;
-            self.watched = true;
-        }
-        Ok(())
+        self.sources.watch(epoll, self.driver.descriptor())
     }
 
     /// Ends that after a while without a wait.
     pub(super) fn unwatch_when_polled(&mut self, epoll: &Epoll) {
         self.polls = self.polls.saturating_add(1);
-        if self.polls >= POLLED
-            && self.delivered
-            && let Some(fd) = self.driver.descriptor()
-        {
-            epoll.remove(fd);
-            self.watched = false;
+        if self.polls >= POLLED && self.delivered {
+            self.sources.unwatch(epoll);
         }
+    }
+
+    /// After how long an armed queue has to be looked at although no descriptor says so. Decided each time: a driver may
+    /// get its descriptor late.
+    pub(super) fn look_after(&self, capability: &Capability) -> Option<Duration> {
+        let told = self.driver.event_descriptor().is_some();
+        // No frame comes without a link, and the event descriptor tells when there is one.
+        if !self.sources.watched() && (self.link_up || !told) {
+            return Some(POLL);
+        }
+        (!told && (capability.can_vanish || capability.link_state)).then_some(LOOK)
     }
 
     pub(super) fn recv(&mut self, burst: &mut Burst, cell: &RxCell) -> Result<usize> {
@@ -170,7 +174,7 @@ impl RxCore {
     /// Receives into the stash, so that a wait ends only for frames that `recv` will deliver.
     pub(super) fn fill_stash(&mut self, cell: &RxCell) -> Result<bool> {
         if self.stash.is_empty() && !self.ended {
-            let mut stash = std::mem::take(&mut self.stash);
+            let mut stash = std::mem::replace(&mut self.stash, Burst::nowhere());
             let result = self.receive(&mut stash, cell);
             self.stash = stash;
             result?;
@@ -240,13 +244,16 @@ impl RxCore {
 
     /// Whether the link has changed since this queue last said so; by a look now, or by one that is 50 ms old at most.
     pub(super) fn link_change(&mut self, port: &PortShared, now: bool) -> Result<Option<Wake>> {
-        if !port.capability().link_state {
+        let capability = port.capability();
+        let told = self.driver.event_descriptor().is_some();
+        if !(capability.link_state || capability.can_vanish || told) {
             return Ok(None);
         }
+        // A look also drains the event descriptor, which would end every sleep at once otherwise.
         if now || coarse_ms() >= self.next_look_ms {
             self.look(port)?;
         }
-        let changed = self.link_up != self.told_up;
+        let changed = capability.link_state && self.link_up != self.told_up;
         self.told_up = self.link_up;
         Ok(changed.then_some(if self.link_up { Wake::LinkUp } else { Wake::LinkDown }))
     }
