@@ -1,12 +1,15 @@
 //! From a table of keys to a typed struct, with errors that name the key and what is accepted.
 
+use std::fmt;
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_path_to_error::Segment;
 
 use super::Table;
 use super::spec::scalar;
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// The JSON schema of a struct of keys.
 pub fn schema_of<T: JsonSchema>() -> schemars::Schema {
@@ -33,7 +36,10 @@ pub(crate) fn names(schema: &schemars::Schema) -> Vec<String> {
 ///
 /// # Errors
 /// [`Error::InvalidValue`] with the key, its value and what was expected.
-pub fn from_table<T: DeserializeOwned + JsonSchema>(context: &str, table: &Table) -> Result<T> {
+pub fn from_table<T: DeserializeOwned + JsonSchema>(
+    context: &str,
+    table: &Table,
+) -> crate::error::Result<T> {
     let value = toml::Value::Table(table.clone());
     serde_path_to_error::deserialize(value).map_err(|error| {
         let said = error.inner().message().trim();
@@ -52,6 +58,43 @@ pub fn from_table<T: DeserializeOwned + JsonSchema>(context: &str, table: &Table
             None => Error::Config { context: context.into(), reason: said.into() },
         }
     })
+}
+
+/// Reads an optional path, for `#[serde(deserialize_with = "anyport::config::path")]`. A spec has no quotes, so a file that
+/// is called `2024` or `true` comes as a number or a truth value: it is a name all the same.
+///
+/// # Errors
+/// For what is no text, number or truth value.
+pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    struct Name;
+    impl Visitor<'_> for Name {
+        type Value = Option<PathBuf>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a path")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.into()))
+        }
+
+        fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+            Ok(Some(number.to_string().into()))
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Some(number.to_string().into()))
+        }
+
+        fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+            Ok(Some(value.to_string().into()))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Name)
 }
 
 /// The value as it was given. A text that would be something else without its quotes keeps them.
@@ -194,10 +237,6 @@ mod tests {
             ),
             ("mac = 5", "`mac` cannot be `5`: expected a text such as `02:00:00:00:00:01`"),
             ("rss_key = 5", "`rss_key` cannot be `5`: expected a text such as `symmetric`"),
-            (
-                "capture = 5",
-                r#"`capture` cannot be `5`: expected a text: "5" in a file; in a spec, if it is a path, ./5"#,
-            ),
             ("capture = [1]", "`capture` cannot be `[1]`: expected a text"),
             (
                 "to_kernel = 7",
@@ -210,6 +249,17 @@ mod tests {
         ] {
             assert_eq!(said::<PortConfig>(text), format!("mock:x: {words}"));
         }
+    }
+
+    #[test]
+    fn a_path_may_look_like_a_number() {
+        let paths = ["5", "2024", "-7", "007", "0", "true", "9223372036854775807", "1e3", "a.pcap"];
+        for name in paths {
+            let spec: crate::config::Spec = format!("mock:x,capture={name}").parse().unwrap();
+            let config: PortConfig = from_table("mock:x", &spec.options).unwrap();
+            assert_eq!(config.capture, Some(PathBuf::from(name)));
+        }
+        assert_eq!(from_table::<PortConfig>("mock:x", &Table::new()).unwrap().capture, None);
     }
 
     #[test]
@@ -251,6 +301,10 @@ mod tests {
             (r#"rate = "fast""#, "`rate` cannot be `fast`: expected a number"),
             (r#"shift = "far""#, "`shift` cannot be `far`: expected a whole number"),
             ("file = [1]", "`file` cannot be `[1]`: expected a text"),
+            (
+                "file = 5",
+                r#"`file` cannot be `5`: expected a text: "5" in a file; in a spec, if it is a path, ./5"#,
+            ),
         ] {
             assert_eq!(said::<Keys>(text), format!("mock:x: {words}"));
         }

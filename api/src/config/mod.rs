@@ -12,7 +12,7 @@ mod port;
 mod spec;
 
 pub use file::ConfigFile;
-pub use keys::{from_table, schema_of};
+pub use keys::{from_table, path, schema_of};
 pub use port::{Offload, PortConfig, RssKey, Switch};
 pub use spec::Spec;
 

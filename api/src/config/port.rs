@@ -69,6 +69,7 @@ pub struct PortConfig {
     #[serde(deserialize_with = "list")]
     pub to_kernel: Vec<String>,
     /// Write everything received and sent to this pcapng file.
+    #[serde(deserialize_with = "super::path")]
     pub capture: Option<PathBuf>,
     /// Receive checksum status (contract O1).
     pub rx_checksum: Offload,

@@ -57,10 +57,10 @@ use output::{Output, SaveTx};
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct FileKeys {
     /// Receive the frames of this capture file (pcap or pcapng).
-    #[serde(rename = "in")]
+    #[serde(rename = "in", deserialize_with = "anyport::config::path")]
     input: Option<PathBuf>,
     /// Send to this capture file, which is emptied first.
-    #[serde(rename = "out")]
+    #[serde(rename = "out", deserialize_with = "anyport::config::path")]
     output: Option<PathBuf>,
     /// When the frames of `in` arrive; `asap` if absent.
     timing: Option<Timing>,

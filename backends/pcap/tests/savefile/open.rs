@@ -118,3 +118,13 @@ fn keys_that_make_no_sense_are_refused() {
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
     says(refused(&folder.spec("out=@fifo.pcap")), &["fifo.pcap", "is a pipe"]);
 }
+
+#[test]
+fn a_name_may_look_like_a_number() {
+    for (name, spec) in [("5", "pcap:in=5"), ("true", "pcap:in=true,out=7,format=pcap")] {
+        let error = registry().open(spec).unwrap_err();
+        // There is none of that name here: that is what is said, not that it is a number.
+        says(error, &[name, "No such file"]);
+    }
+    assert!(!std::path::Path::new("7").exists());
+}
