@@ -14,6 +14,7 @@
 //! | [`packet_socket`] | filters, memberships and counters of packet sockets |
 //! | [`queueing`] | whether frames stand in the interface's queue |
 //! | [`segments`] | segments that nobody cut, and what mends it |
+//! | [`vlans`] | receiving all VLAN identifiers in spite of a card's filter |
 //! | [`watch`] | a descriptor that becomes readable when a link changes |
 //! | [`devices`] | a listing |
 //! | [`privilege`], [`error`] | what this thread may do; system errors, with what they mean for a port |
@@ -61,6 +62,7 @@ pub mod tcx;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod to_kernel;
+pub mod vlans;
 pub mod watch;
 
 pub use interface::Interface;

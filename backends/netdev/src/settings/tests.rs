@@ -44,6 +44,28 @@ fn what_was_changed_is_put_back_and_nothing_stays_written() {
 }
 
 #[test]
+fn switches_go_back_at_stop_and_the_rest_at_close() {
+    in_namespace(|| {
+        run("ethtool", "-K a0 gro on");
+        let (place, before) = (tempfile::tempdir().unwrap(), state());
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        for _ in 0..2 {
+            change(&mut settings);
+            settings.switch_back();
+            assert_eq!(state(), ("02:00:00:00:00:78".into(), 4000, true));
+            let entry = journal.read(settings.interface()).unwrap().unwrap();
+            assert_eq!(entry.changes.len(), 2, "{entry:?}");
+        }
+        drop(settings);
+        assert_eq!(
+            (state(), journal.read(&Interface::open("a0").unwrap()).unwrap()),
+            (before, None)
+        );
+    });
+}
+
+#[test]
 fn the_next_opener_puts_back_what_a_killed_one_left() {
     in_namespace(|| {
         run("ethtool", "-K a0 gro on");

@@ -17,6 +17,7 @@
 //!   capture is opened when it comes up.
 //! - A kernel that receives for others puts segments together (GRO), so that frames are delivered that nobody sent. An exclusive
 //!   port switches that off until it is stopped; a shared one must not, and says what to do when it drops such a frame.
+//! - A network card may drop VLAN identifiers that nobody configured: see `anyport_netdev::vlans`.
 
 mod ring;
 mod rx;
@@ -34,7 +35,7 @@ use anyport_netdev::privilege::{Privilege, denied};
 use anyport_netdev::segments::{self, MERGING};
 use anyport_netdev::{
     Interface, LinkWatch, Queueing, Settings, Silencer, ToKernel, links, open, packet_socket,
-    takeover,
+    takeover, vlans,
 };
 
 use rx::LiveRx;
@@ -50,6 +51,8 @@ pub(crate) struct LivePort {
     settings: Settings,
     /// Attached while started, so that the host does not process received frames.
     silencer: Option<Silencer>,
+    /// It was said what is switched off.
+    said: bool,
     software_link: bool,
     filter: Filter,
     /// While started.
@@ -90,6 +93,7 @@ impl LivePort {
         Ok(Box::new(LivePort {
             title,
             silencer,
+            said: false,
             software_link: settings.info().is_software(&driver),
             filter,
             socket: None,
@@ -122,8 +126,14 @@ impl LivePort {
             attached.map_err(|error| {
                 self.explain("keeping received frames from the host's stack", error)
             })?;
-            self.settings.switch_off(MERGING)?;
         }
+        let mut switched = match exclusive {
+            true => self.settings.switch_off(MERGING)?,
+            false => Vec::new(),
+        };
+        let (filters, all) = vlans::receive_all(&mut self.settings, &self.title, exclusive)?;
+        switched.extend(filters);
+        self.say(&switched);
         let clone = |interface: &Interface| {
             interface.try_clone().map_err(|error| self.explain("opening the interface", error))
         };
@@ -132,6 +142,7 @@ impl LivePort {
             clone(self.settings.interface())?,
             self.settings.info().linked,
             self.filter.clone(),
+            all,
             setup,
             self.counts.clone(),
         )?);
@@ -142,6 +153,17 @@ impl LivePort {
         let tx = LiveTx::new(socket.clone(), queueing);
         self.socket = Some(socket);
         Ok(DriverQueues { rx: vec![Box::new(rx)], tx: vec![Box::new(tx)] })
+    }
+
+    /// Says, once, what was switched off.
+    fn say(&mut self, switched: &[&str]) {
+        if !switched.is_empty() && !std::mem::replace(&mut self.said, true) {
+            tracing::info!(
+                "{}: switched off until the port is stopped, so that it receives the frames that were sent, all of them: {}",
+                self.title,
+                switched.join(", ")
+            );
+        }
     }
 
     /// Gives the interface back to the host.

@@ -72,6 +72,8 @@ pub(super) struct Socket {
     ring: Ring,
     capture: Mutex<Option<Capture<Active>>>,
     filter: Mutex<Filter>,
+    /// The interface passes on all VLAN identifiers only if it is to pass on everything.
+    needs_promiscuous: bool,
     /// The capture's descriptor, -1 as long as there is none; it stays the same from then on.
     fd: AtomicI32,
     pub counts: Arc<Counts>,
@@ -83,6 +85,7 @@ impl Socket {
         interface: Interface,
         linked: bool,
         filter: Filter,
+        needs_promiscuous: bool,
         setup: &Setup<'_>,
         counts: Arc<Counts>,
     ) -> Result<Socket> {
@@ -96,6 +99,7 @@ impl Socket {
             ring: Ring::new(title, setup.rx_ring, max)?,
             capture: Mutex::new(None),
             filter: Mutex::new(filter),
+            needs_promiscuous,
             fd: AtomicI32::new(-1),
             counts,
         })
@@ -216,7 +220,7 @@ impl Socket {
 
     /// From here on frames arrive.
     fn go_live(&self, fd: RawFd, filter: &Filter) -> Result<()> {
-        if filter.promiscuous {
+        if filter.promiscuous || self.needs_promiscuous {
             self.membership(fd, Membership::Promiscuous, true)?;
         }
         self.apply(fd, filter)
@@ -243,7 +247,7 @@ impl Socket {
     pub fn set_filter(&self, filter: Filter) -> Result<()> {
         let mut now = lock(&self.filter);
         if let Some(fd) = self.fd() {
-            let change = filter.promiscuous != now.promiscuous;
+            let change = filter.promiscuous != now.promiscuous && !self.needs_promiscuous;
             // More is received before more passes, less after less does.
             if change && filter.promiscuous {
                 self.membership(fd, Membership::Promiscuous, true)?;
@@ -287,7 +291,7 @@ impl Drop for Socket {
         if let Some(fd) = self.fd() {
             let _ = packet_socket::reject_all(fd);
             let _ = self.membership(fd, Membership::AllMulticast, false);
-            if lock(&self.filter).promiscuous {
+            if lock(&self.filter).promiscuous || self.needs_promiscuous {
                 let _ = self.membership(fd, Membership::Promiscuous, false);
             }
         }

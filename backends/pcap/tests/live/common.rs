@@ -129,6 +129,11 @@ impl End {
 
 /// Runs something, and returns the warnings that this thread gave meanwhile.
 pub fn warnings<T>(run: impl FnOnce() -> T) -> (T, Vec<String>) {
+    logged(tracing::Level::WARN, run)
+}
+
+/// The same with all that is of that level or above.
+pub fn logged<T>(level: tracing::Level, run: impl FnOnce() -> T) -> (T, Vec<String>) {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl Write for Lines {
@@ -143,7 +148,7 @@ pub fn warnings<T>(run: impl FnOnce() -> T) -> (T, Vec<String>) {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
+        .with_max_level(level)
         .with_ansi(false)
         .without_time()
         .with_writer(move || writer.clone())

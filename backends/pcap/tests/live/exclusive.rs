@@ -12,7 +12,7 @@ use anyport_netdev::testing::{in_namespace, ip, may_load_programs};
 use anyport_netdev::{Interface, links};
 use etherparse::PacketBuilder;
 
-use crate::common::{End, frame, open, registry, tagged, warnings};
+use crate::common::{End, frame, logged, open, registry, tagged, warnings};
 
 /// Where questions come from.
 const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
@@ -343,12 +343,19 @@ fn segments_are_not_put_together_while_a_port_has_the_interface() {
         anyport_netdev::testing::run("ethtool", "-K a0 gro on");
         assert!(links::link(index("a0")).unwrap().is_ethernet() && merging());
         for (spec, during) in [("pcap:a0", false), ("pcap:a0,shared=true", true)] {
-            let mut port = open(spec);
-            assert_eq!(merging(), during, "{spec}");
-            port.port.stop().unwrap();
-            assert!(merging(), "{spec}");
-            (port.rx, port.tx) = port.port.start().unwrap().into_pair();
-            assert_eq!(merging(), during, "{spec}");
+            let (port, said) = logged(tracing::Level::INFO, || {
+                let mut port = open(spec);
+                assert_eq!(merging(), during, "{spec}");
+                port.port.stop().unwrap();
+                assert!(merging(), "{spec}");
+                (port.rx, port.tx) = port.port.start().unwrap().into_pair();
+                assert_eq!(merging(), during, "{spec}");
+                port
+            });
+            // Once, however often it is started.
+            let said: Vec<_> = said.iter().filter(|line| line.contains("switched off")).collect();
+            assert_eq!(said.len(), usize::from(!during), "{said:?}");
+            assert!(said.iter().all(|line| line.contains("pcap:a0") && line.contains("rx-gro")));
             drop(port);
             assert!(merging(), "{spec}");
         }
