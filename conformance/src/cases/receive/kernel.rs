@@ -129,6 +129,17 @@ fn connecting(host: &Host) -> Verdict<TcpStream> {
     }
     // SAFETY: a fresh descriptor that nobody else owns.
     let stream = unsafe { TcpStream::from_raw_fd(fd) };
+    // The host shall forget the connection with the stream. Otherwise it says goodbye again and again, for minutes, to
+    // later cases whose ports have the same addresses.
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the option's value is as long as is said.
+    let result = unsafe {
+        let size = size_of_val(&linger) as libc::socklen_t;
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+    };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: 7777u16.to_be(),

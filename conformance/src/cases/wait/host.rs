@@ -115,7 +115,7 @@ pub(super) fn kind(frame: &[u8]) -> &'static str {
         ([8, 6], ..) => "an ARP answer",
         ([8, 0], 1, 3) => "ICMP unreachable",
         ([8, 0], 1, 0) => "an ICMP echo reply",
-        ([8, 0], 6, _) => "a TCP reset",
+        ([8, 0], 6, _) if frame[Headers::TCP.l4() + 13] & 4 != 0 => "a TCP reset",
         _ => "something else",
     }
 }
