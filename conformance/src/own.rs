@@ -32,6 +32,22 @@ fn entries(folder: impl AsRef<Path>) -> Verdict<usize> {
     Ok(std::fs::read_dir(folder)?.count())
 }
 
+/// How often the calling thread has gone to sleep of its own accord, in system calls or on locks.
+///
+/// # Errors
+/// The system's.
+pub fn sleeps() -> Verdict<u64> {
+    // SAFETY: an all-zero record is valid, and the call fills in the one that it is given.
+    let (result, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::getrusage(libc::RUSAGE_THREAD, &mut usage), usage)
+    };
+    match result {
+        0 => Ok(usage.ru_nvcsw.try_into().unwrap_or(0)),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
 /// Memory in use: allocated and not freed, and mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -180,6 +196,15 @@ mod tests {
         let more = eventually("one more", || Ok((descriptors()? > before).then_some(())));
         assert_eq!(more, Ok(()));
         drop(file);
+    }
+
+    #[test]
+    fn a_sleep_is_counted() {
+        let before = sleeps().unwrap();
+        for _ in 0..5 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(sleeps().unwrap() >= before + 5);
     }
 
     #[test]

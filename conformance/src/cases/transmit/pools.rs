@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyport::packet::TxRequests;
-use anyport::{Burst, Pool};
+use anyport::{Burst, Packet, Pool};
 
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, PATIENCE, eventually};
@@ -248,8 +248,15 @@ fn attached_are_not_copied(ctx: &Ctx) -> Verdict {
     ctx.wires().pause(true)?;
     let sent = frames::run(b.mac(), 32, 60);
     let mut burst = burst_from(&second, &sent)?;
+    let place = |packet: &Packet| second.region().offset_of(packet);
+    let of_packets: Vec<_> = burst.iter().map(place).collect();
     a.send_burst(0, &mut burst)?;
     same!(second.free(), 512 - 32, "free frames of the pool that was sent from");
+    // Sent are the packets' own frames, not others of the same pool.
+    let others: Vec<_> = std::iter::from_fn(|| second.take()).take(512).collect();
+    let reused = others.iter().filter(|packet| of_packets.contains(&place(packet))).count();
+    same!(reused, 0, "frames that came back while their packets wait");
+    drop(others);
     same!(a.pool().free(), free, "free frames of the first pool");
     ctx.wires().pause(false)?;
     same!(b.receive(32)?, sent, "what arrived");

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyport::{Burst, Error, Wake, wait_any};
+use anyport::{Burst, Error, Pool, RxQueue, TxQueue, Wake, wait_any};
 
 use crate::case::{Case, Need, Verdict};
-use crate::ctx::{Ctx, PATIENCE};
+use crate::ctx::{Ctx, PATIENCE, eventually};
+use crate::frames::Flow;
 use crate::own::Worker;
-use crate::side::woken;
+use crate::side::{Side, woken};
 use crate::{ensure, frames, refused, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -20,6 +21,14 @@ pub(super) const CASES: &[Case] = &[
         why: "A forwarder that serves only the busy side is a denial of service for the other.",
         needs: &[Need::TwoWay],
         run: flood_does_not_starve,
+    },
+    Case {
+        name: "wait.a_flood_does_not_starve_another_queue_of_the_port",
+        clauses: &["R11"],
+        about: "The same with two receive queues of one port, of which each is flooded once.",
+        why: "Flows that share a queue with an attack are lost; those of other queues need not be.",
+        needs: &[Need::TwoWay, Need::Queues(2)],
+        run: flood_on_one_queue_of_two,
     },
     Case {
         name: "wait.all_queues_that_have_something_are_reported",
@@ -43,40 +52,117 @@ fn flood_does_not_starve(ctx: &Ctx) -> Verdict {
     let (mut a, mut b) = ctx.pair()?;
     let over = AtomicBool::new(false);
     let (to_a, to_b) = (a.mac(), b.mac());
-    let flood = frames::run(to_b, 32, 60);
+    let frame = frames::numbered(to_b, 0, 60);
     let pool = a.pool().clone();
     let (rx_a, tx_a) = (&mut a.rx[0], &mut a.tx[0]);
     std::thread::scope(|scope| {
-        let flooding = scope.spawn(|| -> Verdict {
-            let mut burst = Burst::with_capacity(flood.len());
-            while !over.load(Ordering::Relaxed) {
-                for frame in &flood {
-                    let _ = pool.packet(frame).map(|packet| burst.push(packet));
-                }
-                tx_a.send(&mut burst)?;
-                burst.clear();
-            }
-            Ok(())
-        });
+        let flooding = scope.spawn(|| flood(tx_a, &pool, &frame, &over));
         let verdict = (0..50).try_for_each(|number| {
+            under_way(&mut b.rx[0])?;
             b.send(&[frames::numbered(to_a, number, 60)])?;
-            let mut burst = Burst::new();
-            for _ in 0..100 {
-                let mut wakes = [Wake::Timeout; 2];
-                wait_any(&mut [&mut b.rx[0], &mut *rx_a], &mut wakes, PATIENCE)?;
-                if wakes[1] == Wake::Ready {
-                    same!(rx_a.recv(&mut burst)?, 1, "frames at the other queue");
-                    return Ok(());
-                }
-                b.rx[0].recv(&mut burst)?;
-                burst.clear();
-            }
-            Err(format!("frame {number} was not reported in 100 turns of a flooded queue").into())
+            reported_in_time(number, &mut b.rx[0], rx_a)
         });
         over.store(true, Ordering::Relaxed);
         flooding.join().map_err(|_| "the flooding thread panicked")??;
         verdict
     })
+}
+
+/// A frame of a flow that is sent by a certain queue, and the receive queue that it comes out of.
+struct Way {
+    frame: Vec<u8>,
+    tx: usize,
+    rx: usize,
+}
+
+impl Way {
+    fn find(a: &mut Side, b: &mut Side, flow: u16, tx: usize) -> Verdict<Way> {
+        let frame = frames::udp(b.mac(), Flow::nth(flow), b"which way does it go");
+        let mut burst = a.burst(std::slice::from_ref(&frame))?;
+        a.send_burst(tx, &mut burst)?;
+        let rx = eventually("a frame", || {
+            for (queue, rx) in b.rx.iter_mut().enumerate() {
+                if rx.recv(&mut Burst::new())? > 0 {
+                    return Ok(Some(queue));
+                }
+            }
+            Ok(None)
+        })?;
+        Ok(Way { frame, tx, rx })
+    }
+}
+
+fn flood_on_one_queue_of_two(ctx: &Ctx) -> Verdict {
+    let (mut a, mut b) = ctx.pair_with("queues=2", "queues=2")?;
+    let one = Way::find(&mut a, &mut b, 0, 0)?;
+    let other = (1..64).find_map(|flow| match Way::find(&mut a, &mut b, flow, 1) {
+        Ok(way) if way.rx == one.rx => None,
+        way => Some(way),
+    });
+    let other = other.ok_or("of 64 flows none comes by another queue than the first")??;
+    flood_one(&mut a, &mut b, &one, &other)?;
+    flood_one(&mut a, &mut b, &other, &one)
+}
+
+/// Floods one way, and sends a frame on the other now and then, which must be reported.
+fn flood_one(a: &mut Side, b: &mut Side, flooded: &Way, quiet: &Way) -> Verdict {
+    let (over, pool) = (AtomicBool::new(false), a.pool().clone());
+    let [tx_0, tx_1] = &mut a.tx[..] else { return Err("not two queues".into()) };
+    let [rx_0, rx_1] = &mut b.rx[..] else { return Err("not two queues".into()) };
+    let (tx, other_tx) = if flooded.tx == 0 { (tx_0, tx_1) } else { (tx_1, tx_0) };
+    let (rx, other_rx) = if flooded.rx == 0 { (rx_0, rx_1) } else { (rx_1, rx_0) };
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood(tx, &pool, &flooded.frame, &over));
+        let verdict = (0..50).try_for_each(|number| {
+            under_way(rx)?;
+            let packet = eventually("a frame for a packet", || Ok(pool.packet(&quiet.frame)))?;
+            let taken = other_tx.send_one(packet)?.is_none();
+            ensure!(taken, "frame {number} was not accepted");
+            reported_in_time(number, rx, other_rx)
+        });
+        over.store(true, Ordering::Relaxed);
+        flooding.join().map_err(|_| "the flooding thread panicked")??;
+        verdict
+    })?;
+    // What is left of the flood.
+    while rx.recv(&mut Burst::new())? > 0 {}
+    Ok(())
+}
+
+/// Sends a frame again and again until it is over.
+fn flood(tx: &mut TxQueue, pool: &Pool, frame: &[u8], over: &AtomicBool) -> Verdict {
+    let mut burst = Burst::with_capacity(32);
+    while !over.load(Ordering::Relaxed) {
+        for _ in 0..32 {
+            let _ = pool.packet(frame).map(|packet| burst.push(packet));
+        }
+        tx.send(&mut burst)?;
+        burst.clear();
+    }
+    Ok(())
+}
+
+/// Waits until the flood is there: the thread behind it may need a while to begin, and to go on.
+fn under_way(flooded: &mut RxQueue) -> Verdict {
+    same!(woken(flooded)?, Wake::Ready, "what a wait on the flooded queue returned");
+    flooded.recv(&mut Burst::new())?;
+    Ok(())
+}
+
+/// Waits on a flooded queue and a quiet one until the quiet one is reported, at most 100 turns.
+fn reported_in_time(number: u32, flooded: &mut RxQueue, quiet: &mut RxQueue) -> Verdict {
+    let mut burst = Burst::new();
+    for _ in 0..100 {
+        let mut wakes = [Wake::Timeout; 2];
+        wait_any(&mut [&mut *flooded, &mut *quiet], &mut wakes, PATIENCE)?;
+        if wakes[1] == Wake::Ready {
+            same!(quiet.recv(&mut burst)?, 1, "frames at the other queue");
+            return Ok(());
+        }
+        flooded.recv(&mut burst)?;
+        burst.clear();
+    }
+    Err(format!("frame {number} was not reported in 100 turns of a flooded queue").into())
 }
 
 fn stopped_is_reported(ctx: &Ctx) -> Verdict {

@@ -161,7 +161,10 @@ fn returns_for_a_frame(ctx: &Ctx) -> Verdict {
 fn times_out(ctx: &Ctx) -> Verdict {
     let mut b = ctx.start(End::B, "")?;
     // What starting it has set in motion has passed when a wait says so.
-    while b.rx[0].wait(Duration::from_millis(100))? != Wake::Timeout {}
+    eventually("a wait with nothing to report", || {
+        let wake = b.rx[0].wait(Duration::from_millis(100))?;
+        Ok((wake == Wake::Timeout).then_some(()))
+    })?;
     for _ in 0..3 {
         let timeout = Duration::from_millis(30);
         let start = Instant::now();
@@ -285,7 +288,10 @@ fn no_frame_in_the_gap(ctx: &Ctx) -> Verdict {
 
 fn no_waker_in_the_gap(ctx: &Ctx) -> Verdict {
     let mut b = ctx.start(End::B, "")?;
-    while b.rx[0].wait(Duration::from_millis(100))? != Wake::Timeout {}
+    eventually("a wait with nothing to report", || {
+        let wake = b.rx[0].wait(Duration::from_millis(100))?;
+        Ok((wake == Wake::Timeout).then_some(()))
+    })?;
     let waker = b.rx[0].waker();
     let rx = &mut b.rx[0];
     rounds(
