@@ -116,7 +116,7 @@ impl Registry {
         };
         let request = OpenRequest::new(&spec.device, &options, &config);
         let driver = backend.open(&request)?;
-        Port::new(spec, config, driver, lock)
+        Port::new(spec, config, lock, driver)
     }
 
     /// Checks a spec without opening anything: backend, keys and values, as far as they can be told wrong without a device.

@@ -101,8 +101,9 @@ pub(crate) struct PortShared {
     /// Why the device is gone, once it is.
     gone: Mutex<Option<String>>,
     captures: Captures,
-    /// Given back at close, after the driver: handles that live longer do not keep the device (contract L10).
-    lock: Mutex<Option<DeviceLock>>,
+    /// Given back at close, after the driver: handles that live longer do not keep the device (contract L10). The queues'
+    /// drivers are under it, too: one whose owner is still in a call when `close` gives up keeps the device locked.
+    lock: Mutex<Option<Arc<DeviceLock>>>,
 }
 
 /// The queues of a started port, and the counters of all that there ever were.
@@ -167,6 +168,11 @@ impl PortShared {
         self.captures.any()
     }
 
+    /// Whether the port was closed, without waiting for one that is being stopped.
+    pub fn is_closed(&self) -> bool {
+        self.state.try_lock().is_ok_and(|state| *state == State::Closed)
+    }
+
     pub fn captures(&self) -> &Captures {
         &self.captures
     }
@@ -178,12 +184,12 @@ impl PortShared {
 
 impl Port {
     /// Wraps an opened driver: checks the configuration against the capabilities and applies it, or leaves nothing
-    /// open.
+    /// open. Trap: parameters are dropped last to first, and the lock must outlive the driver.
     pub(crate) fn new(
         spec: Spec,
         config: PortConfig,
-        driver: Box<dyn PortDriver>,
         device_lock: Option<DeviceLock>,
+        driver: Box<dyn PortDriver>,
     ) -> Result<Port> {
         let capability = driver.capability();
         plan::check_capability(&spec.title(), &capability)?;
@@ -202,7 +208,7 @@ impl Port {
             captures: Captures::default(),
             changing: Mutex::default(),
             capability,
-            lock: Mutex::new(device_lock),
+            lock: Mutex::new(device_lock.map(Arc::new)),
         };
         let mut port = Port { shared: Arc::new(shared), pools: Vec::new(), capture: None };
         port.set_config(config)?;
@@ -386,6 +392,7 @@ impl Port {
             let reason = format!("the backend made {made:?} queues instead of {wanted:?}");
             return Err(Error::Backend { device: shared.title.clone(), reason });
         }
+        let device_lock = lock(&shared.lock).clone();
         let mut cells = lock(&shared.cells);
         let tx: Vec<Arc<TxCell>> = queues
             .tx
@@ -394,7 +401,8 @@ impl Port {
             .map(|(index, driver)| {
                 let caches = self.pools.iter().map(|pool| plan.setup.queue_cache(pool));
                 let counts = nth(&mut cells.tx_counts, index);
-                let core = TxCore::new(driver, caches.collect(), plan.tx(), counts, link_up);
+                let core = TxCore::new(driver, caches.collect(), plan.tx(), counts, link_up)
+                    .under(device_lock.clone());
                 TxCell::new(shared.clone(), core)
             })
             .collect();
@@ -405,7 +413,8 @@ impl Port {
             .map(|(index, driver)| {
                 let cache = plan.setup.queue_cache(pool);
                 let counts = nth(&mut cells.rx_counts, index);
-                let core = RxCore::new(driver, cache, plan.rx(index as u16, &tx), counts, link_up);
+                let core = RxCore::new(driver, cache, plan.rx(index as u16, &tx), counts, link_up)
+                    .under(device_lock.clone());
                 RxCell::new(shared.clone(), core)
             })
             .collect();
@@ -486,21 +495,37 @@ impl Port {
 
     fn shut(&mut self) -> Result<()> {
         let stopped = self.stop();
+        self.give_up_calls();
         let captured = self.set_capture(None);
         *lock(&self.shared.state) = State::Closed;
         // Whoever reads a tap reads what is there, and then its end.
         self.shared.captures.close();
-        {
-            // After a stop that gave up: a call that never ends must not keep the port's own half alive.
-            let mut cells = lock(&self.shared.cells);
-            cells.rx.clear();
-            cells.tx.clear();
-        }
         if let Some(mut driver) = lock(&self.shared.driver).take() {
             *lock(&self.shared.final_counters) = driver.counters();
         }
         drop(lock(&self.shared.lock).take());
         stopped.and(captured)
+    }
+
+    /// After a stop that gave up: takes back the queues whose owners are in no call. The others are left to their owners,
+    /// who drop them with their next call or with their handle; a call that never ends does not keep the port's half alive.
+    fn give_up_calls(&self) {
+        let (rx, tx) = {
+            let mut cells = lock(&self.shared.cells);
+            (std::mem::take(&mut cells.rx), std::mem::take(&mut cells.tx))
+        };
+        let now = Instant::now();
+        for cell in tx.iter().filter(|cell| cell.gate.close(now)) {
+            // SAFETY: the gate was closed just now or by `stop`, which only this handle's owner can call, and no queue's
+            // owner takes its core before the port says that it is closed.
+            if let Some(core) = unsafe { cell.take_core() } {
+                core.drain(now);
+            }
+        }
+        for cell in rx.iter().filter(|cell| cell.gate.close(now)) {
+            // SAFETY: as above.
+            drop(unsafe { cell.take_core() });
+        }
     }
 
     /// A handle for link, address and modes, for any thread.

@@ -69,6 +69,11 @@ impl Gate {
         self.closing.store(true, Ordering::Release);
     }
 
+    /// Takes the gate for good if nobody is inside and nobody did so before.
+    pub fn close_first(&self) -> bool {
+        self.state.compare_exchange(IDLE, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     /// Takes the gate for good, waiting for the call in progress; false after `deadline`, true also if it was
     /// closed before.
     pub fn close(&self, deadline: Instant) -> bool {

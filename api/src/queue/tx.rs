@@ -20,7 +20,7 @@ use crate::error::{Error, Refused, Result};
 use crate::offload::{checksum, packets, vlan};
 use crate::packet::{Packet, Timestamp, flags};
 use crate::pool::PoolCache;
-use crate::port::PortShared;
+use crate::port::{DeviceLock, PortShared};
 use crate::time::coarse_ms;
 
 /// How often the carrier is looked at (contract T8).
@@ -103,6 +103,8 @@ pub(crate) struct TxCore {
     link_up: bool,
     next_check_ms: u64,
     gone: bool,
+    /// The last to be dropped.
+    _lock: Option<Arc<DeviceLock>>,
 }
 
 /// What became of a packet that went alone.
@@ -124,13 +126,23 @@ impl TxCell {
     /// Runs a call inside the gate.
     #[inline]
     fn with<T>(&self, call: impl FnOnce(&mut TxCore) -> Result<T>) -> Result<T> {
-        self.gate.enter()?;
+        self.gate.enter().inspect_err(|_| self.let_go())?;
         let guard = Leave(&self.gate);
         // SAFETY: this thread holds the gate until `guard` is dropped.
         let core = unsafe { &mut *self.core.get() };
         let result = core.as_mut().ok_or(Error::Closed).and_then(call);
         drop(guard);
         result
+    }
+
+    /// After a close that gave up on a call of this queue's owner: the owner drops what it was left with, and the device
+    /// is free (contract L10).
+    #[cold]
+    fn let_go(&self) {
+        if self.port.is_closed() && self.gate.close_first() {
+            // SAFETY: the gate was closed just now, by this thread and nobody before.
+            drop(unsafe { self.take_core() });
+        }
     }
 
     /// Runs a call if nobody is inside: for sweeps by other queues of the port.
@@ -308,7 +320,13 @@ impl TxCore {
             link_up,
             next_check_ms: 0,
             gone: false,
+            _lock: None,
         }
+    }
+
+    /// Keeps the device locked as long as this has its driver (contract L2).
+    pub fn under(self, lock: Option<Arc<DeviceLock>>) -> TxCore {
+        TxCore { _lock: lock, ..self }
     }
 
     #[inline]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use anyport::config::Table;
 use anyport::driver::{
-    Backend, DeviceInfo, DriverQueues, OpenRequest, Outstanding, PortDriver, RxDriver, Setup,
-    TxDriver,
+    Backend, DeviceInfo, DeviceLock, DriverQueues, OpenRequest, Outstanding, PortDriver, RxDriver,
+    Setup, TxDriver,
 };
 use anyport::packet::Timestamp;
 use anyport::wait::EventFd;
@@ -39,6 +39,10 @@ pub struct Device {
     /// It has no descriptor to sleep on.
     pub polled: bool,
     pub outstanding: usize,
+    /// A receive queue's next call ends when something comes out of it.
+    pub hold: Option<std::sync::mpsc::Receiver<()>>,
+    /// Whether the device was locked when its driver was dropped.
+    pub locked_to_the_end: Option<bool>,
     /// How often a receive queue was armed: once before each sleep.
     pub arms: u32,
     /// It is gone, but only who asks for the link is told.
@@ -80,14 +84,26 @@ impl Backend for Mock {
         vec![DeviceInfo::new("mock:", "a mock")]
     }
     fn lock_key(&self, device: &str, _: &Table) -> Result<Option<String>> {
-        Ok(Some(format!("mock-{}-{device}", std::process::id())))
+        Ok(Some(key(device)))
     }
-    fn open(&self, _: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
-        Ok(Box::new(MockPort(self.0.clone(), self.1.clone())))
+    fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
+        Ok(Box::new(MockPort(self.0.clone(), self.1.clone(), key(request.device))))
     }
 }
 
-pub struct MockPort(pub Shared, pub Arc<EventFd>);
+/// What the lock of a device is called.
+pub fn key(device: &str) -> String {
+    format!("mock-{}-{device}", std::process::id())
+}
+
+pub struct MockPort(pub Shared, pub Arc<EventFd>, String);
+
+impl Drop for MockPort {
+    fn drop(&mut self) {
+        let locked = DeviceLock::holder(&self.2).is_some();
+        self.0.lock().unwrap().locked_to_the_end = Some(locked);
+    }
+}
 
 impl MockPort {
     fn note(&self, text: String) -> Result<()> {
@@ -148,6 +164,8 @@ pub struct MockRx(pub Shared, pub Arc<EventFd>);
 
 impl RxDriver for MockRx {
     fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()> {
+        let hold = self.0.lock().unwrap().hold.take();
+        hold.into_iter().for_each(|hold| hold.recv().unwrap());
         let mut device = self.0.lock().unwrap();
         while !burst.is_full() {
             let Some(frame) = device.arriving.pop_front() else { break };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyport::driver::DeviceLock;
 use anyport::{Burst, Error, MacAddr, Pool, Port, PortConfig, PortCounters};
 
 use crate::driver::*;
@@ -299,5 +300,48 @@ fn who_changes_a_port_changes_all_of_it() {
             log.into_iter().rev().find(|line| line.starts_with("promiscuous"))
         });
         assert_eq!(told, Some(format!("promiscuous {}", config.promiscuous)));
+    }
+}
+
+#[test]
+fn a_device_stays_locked_until_its_driver_is_dropped() {
+    let bench = Bench::new(|capability| capability.max_rx_queues = 0);
+    let error = bench.registry.open("mock:contradictory").unwrap_err().to_string();
+    assert!(error.contains("contradict themselves"), "{error}");
+    assert_eq!(bench.with(|device| device.locked_to_the_end), Some(true));
+    assert_eq!(DeviceLock::holder(&key("contradictory")), None);
+}
+
+#[test]
+fn a_call_that_outlives_its_port_keeps_the_device_locked_and_lets_go() {
+    for next_call in [false, true] {
+        let bench = Bench::new(|_| {});
+        let mut port = bench.registry.open_with("mock:held", &bench.pool).unwrap();
+        let (mut rx, tx) = port.start().unwrap().into_pair();
+        let (end, hold) = std::sync::mpsc::channel();
+        bench.with(|device| device.hold = Some(hold));
+        let in_it = std::thread::spawn(move || {
+            rx.recv(&mut Burst::new()).unwrap();
+            rx
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while bench.with(|device| device.hold.is_some()) {
+            assert!(Instant::now() < deadline, "the call does not begin");
+            std::thread::yield_now();
+        }
+        assert!(matches!(port.close(), Err(Error::Timeout { .. })));
+        // The port's half is gone, and the queue whose owner is in no call; the other one still has the device.
+        assert_eq!(bench.with(|device| device.locked_to_the_end), Some(true));
+        let own = Some(std::process::id());
+        assert_eq!(DeviceLock::holder(&key("held")), own);
+        end.send(()).unwrap();
+        let mut rx = in_it.join().unwrap();
+        assert_eq!(DeviceLock::holder(&key("held")), own);
+        match next_call {
+            true => assert!(rx.recv(&mut Burst::new()).unwrap_err().is_closed()),
+            false => drop(rx),
+        }
+        assert_eq!(DeviceLock::holder(&key("held")), None);
+        drop(tx);
     }
 }

@@ -75,13 +75,23 @@ impl RxCell {
     /// Runs a call inside the gate.
     #[inline]
     fn with<T>(&self, call: impl FnOnce(&mut RxCore) -> Result<T>) -> Result<T> {
-        self.gate.enter()?;
+        self.gate.enter().inspect_err(|_| self.let_go())?;
         let guard = Leave(&self.gate);
         // SAFETY: this thread holds the gate until `guard` is dropped.
         let core = unsafe { &mut *self.core.get() };
         let result = core.as_mut().ok_or(Error::Closed).and_then(call);
         drop(guard);
         result
+    }
+
+    /// After a close that gave up on a call of this queue's owner: the owner drops what it was left with, and the device
+    /// is free (contract L10).
+    #[cold]
+    fn let_go(&self) {
+        if self.port.is_closed() && self.gate.close_first() {
+            // SAFETY: the gate was closed just now, by this thread and nobody before.
+            drop(unsafe { self.take_core() });
+        }
     }
 
     /// Takes the core out of a cell whose gate was closed by the caller.

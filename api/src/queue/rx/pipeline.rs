@@ -19,7 +19,7 @@ use crate::offload::packets;
 use crate::offload::toeplitz::Toeplitz;
 use crate::packet::{Clock, Packet, Timestamp, TimestampSource};
 use crate::pool::PoolCache;
-use crate::port::PortShared;
+use crate::port::{DeviceLock, PortShared};
 use crate::queue::{Mode, RxCounts, TxCell};
 use crate::time::coarse_ms;
 use crate::wait::{Epoll, Wake};
@@ -86,6 +86,8 @@ pub(crate) struct RxCore {
     /// was armed spent (contract R12).
     polls: u32,
     delivered: bool,
+    /// The last to be dropped.
+    _lock: Option<Arc<DeviceLock>>,
 }
 
 /// So many calls of `recv` without a wait make a queue one that is polled.
@@ -117,7 +119,13 @@ impl RxCore {
             sources: Sources::default(),
             polls: 0,
             delivered: false,
+            _lock: None,
         }
+    }
+
+    /// Keeps the device locked as long as this has its driver (contract L2).
+    pub fn under(self, lock: Option<Arc<DeviceLock>>) -> RxCore {
+        RxCore { _lock: lock, ..self }
     }
 
     /// Lets the epoll descriptor watch the driver's.
