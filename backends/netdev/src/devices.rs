@@ -5,6 +5,7 @@ use anyport::driver::{DeviceInfo, DeviceLock};
 use crate::interface::Interface;
 use crate::journal::Journal;
 use crate::links::{LinkInfo, links};
+use crate::namespaces::Namespaces;
 use crate::open::{lock_key, not_ethernet};
 use crate::packet_socket;
 use crate::privilege::{Privilege, remedy};
@@ -18,7 +19,7 @@ use crate::takeover::Host;
 pub fn devices(backend: &str, by: &str) -> Vec<DeviceInfo> {
     let Ok(all) = links() else { return Vec::new() };
     let host = Host::look().unwrap_or_default();
-    forget_gone(&all);
+    Journal::default().forget_gone(&Namespaces::of_this_thread());
     let privilege = packet_socket::may_open()
         .err()
         .map(|_| format!("no privilege: it needs {}; {}", Privilege::NetRaw.name(), remedy()));
@@ -87,17 +88,51 @@ fn describe(info: &LinkInfo, interface: Option<&Interface>, by: &str) -> String 
     words.join(", ")
 }
 
-/// Entries of interfaces that are gone have nothing to say any more.
-fn forget_gone(all: &[LinkInfo]) {
-    let journal = Journal::default();
-    let Some(namespace) =
-        all.iter().find_map(|info| Interface::open(&info.name).ok()?.namespace().ok())
-    else {
-        return;
-    };
-    for entry in journal.all(namespace).unwrap_or_default() {
-        if !all.iter().any(|info| info.index == entry.index) {
-            journal.remove(&entry);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use crate::testing::{in_namespace, ip, may_keep_a_journal};
+
+    fn thread_id() -> libc::c_long {
+        // SAFETY: it takes nothing and cannot fail.
+        unsafe { libc::syscall(libc::SYS_gettid) }
+    }
+
+    #[test]
+    fn an_interface_that_was_away_during_a_listing_is_put_back_when_it_returns() {
+        in_namespace(|| {
+            if !may_keep_a_journal() {
+                return;
+            }
+            let a0 = || Interface::open("a0").unwrap();
+            let mut settings = Settings::open(a0(), "test:a0").unwrap();
+            settings.set_mtu(4000).unwrap();
+            // As if killed.
+            std::mem::forget(settings);
+            let here = thread_id();
+            let (go, gone) = std::sync::mpsc::channel();
+            let (back, come) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                let other = scope.spawn(move || {
+                    // SAFETY: no pointers; it changes this thread alone.
+                    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+                    go.send(thread_id()).unwrap();
+                    come.recv().unwrap();
+                    ip(&format!("link set a0 netns {here}"));
+                });
+                ip(&format!("link set a0 netns {}", gone.recv().unwrap()));
+                let shown = |name: &str| {
+                    let spec = format!("test:{name}");
+                    devices("test", "test").iter().any(|device| device.spec == spec)
+                };
+                assert!(shown("a1") && !shown("a0"));
+                back.send(()).unwrap();
+                other.join().unwrap();
+                assert_eq!(a0().mtu().unwrap(), 4000);
+                assert!(shown("a0"));
+                assert_eq!(a0().mtu().unwrap(), 1500);
+            });
+        });
     }
 }

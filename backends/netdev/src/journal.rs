@@ -15,24 +15,32 @@
 //! - A setting is put back only if it still has a value that the killed process gave it: what somebody else changed since is
 //!   left alone.
 //! - Only files that no other user could have written are believed.
-//! - When a port opens, the files of network namespaces that are gone for certain are removed. For certain means: the inode
+//! - The file of an interface that is not in its namespace stays: it may be in another one just now, and come back.
+//! - When a port opens, or devices are listed, the files of network namespaces that are gone for certain are removed. For certain means: the inode
 //!   number that the namespace had is that of another one in which the opener is ([`Namespaces`]). A namespace that is only
 //!   held by a descriptor of some process keeps its files, and so does one of which nothing is known: a file too many costs
-//!   some hundred bytes until the machine is restarted, one too few an interface that stays changed.
+//!   some hundred bytes until the machine is restarted, one too few an interface that stays changed. Parts of files that a
+//!   killed process did not get to rename are removed as well.
+//! - What other users' processes wrote is not believed, but it is looked at: see [`elsewhere`].
 //!
 //! Trap: whoever reads or writes an interface's file must hold the lock on that interface, or else a living port would have
 //! its own settings put back. Only in a namespace that is gone there is nobody to hold it.
+
+mod elsewhere;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::interface::Interface;
 use crate::namespaces::Namespaces;
 use crate::settings::Setting;
+
+pub(crate) use elsewhere::elsewhere;
 
 /// One setting that was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +50,25 @@ pub(crate) struct Change {
     pub found: String,
     /// What it may have been given since.
     pub given: Vec<String>,
+}
+
+impl Change {
+    /// Whether all of it is what such settings are made of, so that it can be shown and be part of a command.
+    fn is_plain(&self) -> bool {
+        let is_value = |value: &str| match &self.setting {
+            Setting::Mac => value.parse::<anyport::MacAddr>().is_ok(),
+            Setting::Mtu => value.parse::<u32>().is_ok(),
+            Setting::Feature(_) => matches!(value, "on" | "off"),
+        };
+        let is_name = match &self.setting {
+            Setting::Feature(name) => {
+                name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+                    && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            }
+            _ => true,
+        };
+        is_name && is_value(&self.found) && self.given.iter().all(|given| is_value(given))
+    }
 }
 
 /// All that was changed of one interface.
@@ -179,6 +206,7 @@ impl Journal {
     }
 
     /// All entries of that network namespace; those of earlier boots are removed.
+    #[cfg(test)]
     pub fn all(&self, namespace: u64) -> io::Result<Vec<Entry>> {
         let mut entries = self.of_all_namespaces();
         entries.retain(|entry: &Entry| entry.namespace == namespace);
@@ -187,6 +215,7 @@ impl Journal {
 
     /// Removes the entries of network namespaces that are gone for certain, by what the opener's namespaces prove.
     pub fn forget_gone(&self, here: &Namespaces) {
+        self.directories.iter().for_each(|directory| sweep(directory));
         for entry in self.of_all_namespaces() {
             if entry.inode.is_some_and(|inode| here.prove_gone(entry.namespace, inode)) {
                 self.remove(&entry);
@@ -208,6 +237,30 @@ impl Journal {
         }
         entries
     }
+}
+
+/// Removes what a process that is no more was just writing. A process that is not seen may be in another process namespace:
+/// so only what has been there for longer than anything is written counts.
+fn sweep(directory: &Path) {
+    const WRITTEN_BY_THEN: Duration = Duration::from_secs(60);
+    if !is_ours(directory) {
+        return;
+    }
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let writer = name.to_str().and_then(writer_of_part);
+        let dead = writer.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let age = || file.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if dead && age().is_some_and(|age| age > WRITTEN_BY_THEN) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
+/// The process that writes a part file of that name.
+fn writer_of_part(name: &str) -> Option<u32> {
+    let (_, pid) = name.strip_prefix(".interface-")?.rsplit_once(".json.")?;
+    pid.parse().ok()
 }
 
 /// Whether nobody else could have put files there.
@@ -334,6 +387,34 @@ mod tests {
         fs::write(directory.join("interface-3-9.json"), &whole).unwrap();
         assert_eq!(journal.all(3).unwrap(), []);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn parts_of_dead_processes_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("anyport");
+        let journal = Journal::in_directories(vec![directory.clone()]);
+        journal.write(&entry(3, 5)).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let (dead, alive) = (child.id(), std::process::id());
+        child.wait().unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+        for (name, old_enough) in [
+            (format!(".interface-3-5.json.{dead}"), true),
+            (format!(".interface-3-6.json.{dead}"), false),
+            (format!(".interface-3-7.json.{alive}"), true),
+            (".interface-3-7.json.x".into(), true),
+            (format!("something.{dead}"), true),
+        ] {
+            let file = fs::File::create(directory.join(name)).unwrap();
+            if old_enough {
+                file.set_modified(old).unwrap();
+            }
+        }
+        journal.forget_gone(&Namespaces::default());
+        assert!(!directory.join(format!(".interface-3-5.json.{dead}")).exists());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 5);
+        assert_eq!(journal.all(3).unwrap(), [entry(3, 5)]);
     }
 
     #[test]

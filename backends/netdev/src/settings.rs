@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::explain;
 use crate::interface::Interface;
-use crate::journal::{Change, Entry, Journal};
+use crate::journal::{Change, Entry, Journal, elsewhere};
 use crate::links::{LinkInfo, link};
 use crate::namespaces::Namespaces;
 use crate::open::lock_key;
@@ -39,7 +39,7 @@ impl fmt::Display for Setting {
 }
 
 impl Setting {
-    fn read(&self, interface: &Interface) -> io::Result<String> {
+    pub fn read(&self, interface: &Interface) -> io::Result<String> {
         Ok(match self {
             Setting::Mac => interface.mac()?.to_string(),
             Setting::Mtu => interface.mtu()?.to_string(),
@@ -106,6 +106,9 @@ impl Settings {
             Some(entry) => entry,
             None => Entry::new(&interface).map_err(failed("reading the interface"))?,
         };
+        if let Some(left) = left_elsewhere(&interface) {
+            tracing::warn!("{title}: {left}");
+        }
         let mac = interface.mac().map_err(failed("reading the address"))?;
         let info = link(interface.index()).map_err(failed("reading the interface"))?;
         let mtu = interface.mtu().map_err(failed("reading the MTU"))?;
@@ -367,22 +370,43 @@ pub(crate) fn recover(interface: &Interface, title: &str) -> Option<String> {
 
 fn recover_from(journal: &Journal, interface: &Interface, title: &str) -> Option<String> {
     // A look without the lock first: taking it could be in the way of somebody who opens the interface just now.
-    journal.read(interface).ok()??;
+    let own = journal.read(interface).ok()?.is_some();
+    if !own && left_elsewhere(interface).is_none() {
+        return None;
+    }
     let lock = DeviceLock::take(&lock_key(interface, title).ok()?, title).ok()?;
-    let entry = journal.read(interface).ok()??;
-    let left = put_back(interface, title, entry, journal);
+    let entry = journal.read(interface).ok()?;
+    let left = entry.and_then(|entry| put_back(interface, title, entry, journal));
+    let left = left.map(|left| {
+        let commands = commands(interface, &left.changes);
+        format!("a process that was killed left it changed; {commands} puts it back")
+    });
+    let elsewhere = left_elsewhere(interface);
     drop(lock);
-    let commands: Vec<String> = left?
-        .changes
-        .iter()
-        .map(|change| {
+    let all: Vec<String> = left.into_iter().chain(elsewhere).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// What killed processes of other users left changed, in words.
+fn left_elsewhere(interface: &Interface) -> Option<String> {
+    let all: Vec<String> = elsewhere(interface)
+        .into_iter()
+        .map(|(user, changes)| {
+            let commands = commands(interface, &changes);
             format!(
-                "`{}`",
-                change.setting.command(&interface.name().unwrap_or_default(), &change.found)
+                "a process of user {user} that was killed says that it left it changed; {commands} puts it back, or the \
+                 next port of that user"
             )
         })
         .collect();
-    Some(format!("a process that was killed left it changed; {} puts it back", commands.join(", ")))
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// The commands that put changes back.
+fn commands(interface: &Interface, changes: &[Change]) -> String {
+    let name = interface.name().unwrap_or_default();
+    let commands = changes.iter().map(|change| change.setting.command(&name, &change.found));
+    commands.map(|command| format!("`{command}`")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
