@@ -539,7 +539,7 @@ impl RxDriver for BrokenRx {
 
     fn event_descriptor(&self) -> Option<RawFd> {
         match self.shared.fault {
-            Fault::TellsNoEvents => None,
+            Fault::TellsNoEvents => Some(self.never.as_raw_fd()),
             _ => self.inner.event_descriptor(),
         }
     }

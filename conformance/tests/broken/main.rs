@@ -125,7 +125,7 @@ faults! {
         R10 "wait.returns_for_a_frame", R12 "wait.poll_on_the_descriptor";
     "forgets to arm" ForgetsToArm:
         R10 "wait.loses_no_frame_in_the_gap", R12 "wait.edge_triggered_epoll";
-    "tells of no events" TellsNoEvents:
+    "has a descriptor for events that never tells of one" TellsNoEvents:
         R10 "wait.returns_for_a_link_change", T9 "wait.returns_for_the_loss_of_the_device",
         F3 "faults.device_goes_while_waiting";
     "reports changes of the link that were none" FlapsLink: R10 "wait.times_out_and_says_so";
