@@ -27,7 +27,7 @@ Ports:
 Exit status:
   0  all went well, also if a signal ended it
   1  something failed; standard error says what
-  2  the arguments are wrong
+  2  options or arguments are not as the help says (what a spec names is looked at later: 1)
 
 Environment:
   RUST_LOG  what is logged to standard error (default: warn)")]
@@ -41,7 +41,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
-    /// End after so long: `5s`, `200ms`, `1.5m`
+    /// End after so long: `5s`, `200ms`, `1.5m`; without a unit, seconds
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub duration: Option<Duration>,
     /// End after so many frames

@@ -43,6 +43,19 @@ impl PortArgs {
     }
 }
 
+impl PortArgs {
+    /// The pool that the options, or else the file, ask for, as far as that can be said without ports.
+    pub fn pool(&self, file: Option<&ConfigFile>) -> PoolConfig {
+        self.with_options(file.map_or_else(PoolConfig::default, |file| file.pool().clone()))
+    }
+
+    fn with_options(&self, mut config: PoolConfig) -> PoolConfig {
+        config.frames = self.pool_frames.unwrap_or(config.frames);
+        config.frame_size = self.frame_size.unwrap_or(config.frame_size);
+        config
+    }
+}
+
 /// What a command wants of a port where the spec says nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wants {
@@ -83,6 +96,9 @@ impl Opened {
         if wants.shared && !asked.options.contains_key("shared") {
             spec = spec.with("shared", true);
         }
+        if let Some(cores) = cores {
+            cores.check()?;
+        }
         if wants.timestamps && !asked.options.contains_key("rx_timestamp") {
             spec = spec.with("rx_timestamp", "auto");
         }
@@ -107,6 +123,12 @@ impl Opened {
             && ["queues", "rx_queues", "tx_queues"].iter().all(silent)
         {
             let most = capability.max_rx_queues.min(capability.max_tx_queues);
+            if usize::from(most) < cores.len() {
+                let (name, wanted) = (&self.name, cores.len());
+                tracing::warn!(
+                    "{name} has {most} queues, and {wanted} cores were named: some have nothing to do"
+                );
+            }
             config.queues = Some(u16::try_from(cores.len()).unwrap_or(u16::MAX).min(most));
         }
         self.port.configure(config)?;
@@ -184,6 +206,15 @@ impl PortReport {
         let (rx_queues, tx_queues) = (several(all.rx_queues), several(all.tx_queues));
         PortReport { port, counters: all.port, rx_queues, tx_queues }
     }
+
+    /// What would help against a loss that the port's user can do something about.
+    pub fn advice(&self) -> Option<String> {
+        let lost = self.counters.rx_ring_full.filter(|frames| *frames > 0)?;
+        (!self.port.contains("rx_ring=")).then(|| {
+            let (port, lost) = (&self.port, crate::text::number(lost));
+            format!("{port}: {lost} frames found the receive ring full; `rx_ring=4096` in its spec holds longer bursts")
+        })
+    }
 }
 
 /// Makes the pool that the ports of a command share: as options and configuration file say, else large enough for
@@ -192,13 +223,11 @@ impl PortReport {
 /// # Errors
 /// What is wrong with the sizes, or no memory.
 pub fn make_pool(args: &PortArgs, registry: &Registry, ports: &[&Opened]) -> Result<Pool> {
-    let mut config = match registry.file() {
+    let config = match registry.file() {
         Some(file) => file.pool().clone(),
         None => PoolConfig::for_ports(ports.iter().map(|opened| &opened.port)),
     };
-    config.frames = args.pool_frames.unwrap_or(config.frames);
-    config.frame_size = args.frame_size.unwrap_or(config.frame_size);
-    Ok(config.build()?)
+    Ok(args.with_options(config).build()?)
 }
 
 #[cfg(test)]

@@ -172,6 +172,9 @@ impl<D: Details> Report<D> {
         )];
         lines.extend(self.details.lines().into_iter().map(|line| format!("  {line}")));
         lines.push(format!("  dropped: {}", drops_text(&self.drops)));
+        lines.extend(
+            self.ports.iter().filter_map(PortReport::advice).map(|line| format!("  {line}")),
+        );
         lines.join("\n") + "\n"
     }
 }

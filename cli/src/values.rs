@@ -112,6 +112,30 @@ pub fn size(text: &str) -> Result<Size, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
 
+impl Cores {
+    /// Refuses cores on which this process may not run.
+    ///
+    /// # Errors
+    /// The first such core, and those that there are.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let allowed = rustix::thread::sched_getaffinity(None)?;
+        let most = rustix::thread::CpuSet::MAX_CPU;
+        match self.0.iter().find(|core| **core >= most || !allowed.is_set(**core)) {
+            Some(core) => {
+                let there: Vec<String> = (0..most)
+                    .filter(|core| allowed.is_set(*core))
+                    .map(|core| core.to_string())
+                    .collect();
+                anyhow::bail!(
+                    "--cores: this process cannot run on core {core}; it can on {}",
+                    there.join(", ")
+                )
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// `0`, `0,2`, `0-3,6`.
 pub fn cores(text: &str) -> Result<Cores, String> {
     let error =

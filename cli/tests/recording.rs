@@ -182,6 +182,18 @@ fn a_file_is_never_emptied_under_its_reader() {
 }
 
 #[test]
+fn standard_input_is_replayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("a.pcap"), dir.path().join("b.pcap"));
+    capture(&path, &frames()[..1]);
+    let mut command = anyport(&format!("replay - pcap:out={} --json", copy.display()));
+    command.stdin(std::fs::File::open(&path).unwrap());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(read(&copy), frames()[..1]);
+}
+
+#[test]
 fn a_frame_longer_than_any_packet_is_replayed_as_a_chain() {
     let dir = tempfile::tempdir().unwrap();
     let (long, copy) = (dir.path().join("long.pcap"), dir.path().join("copy.pcap"));

@@ -96,6 +96,10 @@ fn checks_open_nothing() {
     ] {
         run(&format!("check {wrong}")).failed_with(1, words);
     }
+    run("check loop:a.0 --frame-size 100").failed_with(1, &["frame_size = 100"]);
+    std::fs::write(&file, "[ports.lan]\nbackend = 'loop'\ndevice = 'a.0'\n").unwrap();
+    let finished = run(&format!("check lan --config {}", file.display()));
+    assert_eq!(finished.text(), "lan: right, loop:a.0\n");
     std::fs::write(&file, "[pool]\nframes = 0\n").unwrap();
     run(&format!("check --config {}", file.display())).failed_with(1, &["frames = 0"]);
 }

@@ -193,6 +193,49 @@ fn a_sender_on_a_link_that_is_down_fails() {
 }
 
 #[test]
+fn a_sender_tells_of_its_link() {
+    in_namespace(|| {
+        let mut gen_ = start(anyport("gen pcap:a0 --rate 1000 --json")).wait_started(1);
+        ip("link set a1 down");
+        gen_ = gen_.wait_line("pcap:a0: the link went down");
+        ip("link set a1 up");
+        gen_ = gen_.wait_line("pcap:a0: the link came up");
+        assert_eq!(gen_.interrupt().json()["ended_by"], "signal");
+    });
+}
+
+#[test]
+fn what_would_help_is_said() {
+    in_namespace(|| {
+        // Nobody reads fast enough who is asleep: the ring of 16 overflows.
+        let sink = start(anyport("sink pcap:a1,rx_ring=16")).wait_started(1);
+        sink.signal(libc::SIGSTOP);
+        succeeds("gen pcap:a0 --count 100");
+        sink.signal(libc::SIGCONT);
+        let text = sink.interrupt().text();
+        assert!(
+            text.contains("rx_ring_full 84") && !text.contains("holds longer bursts"),
+            "{text}"
+        );
+        let sink = start(anyport("sink pcap:a1")).wait_started(1);
+        sink.signal(libc::SIGSTOP);
+        succeeds("gen pcap:a0 --count 1000");
+        sink.signal(libc::SIGCONT);
+        let text = sink.interrupt().text();
+        assert!(text.contains("pcap:a1: ") && text.contains("`rx_ring=4096`"), "{text}");
+        // Maxima that differ.
+        ip("link set b0 mtu 1600");
+        ip("link set b1 mtu 1600");
+        let finished = start(anyport("fwd pcap:a1 pcap:b0")).wait_started(2).interrupt();
+        assert!(
+            finished.stderr.contains("pcap:a1 takes frames of up to 1514 bytes"),
+            "{finished:?}"
+        );
+        run("sink pcap:a1 --cores 4000").failed_with(1, &["--cores", "core 4000"]);
+    });
+}
+
+#[test]
 fn an_interface_is_open_once() {
     in_namespace(|| {
         let sink = start(anyport("sink pcap:a0")).wait_started(1);

@@ -165,12 +165,23 @@ fn every_key_is_documented_with_its_default() {
 }
 
 #[test]
-fn configuration_files_in_documents_are_accepted() {
+fn configuration_files_and_dependencies_in_documents_are_right() {
     let registry = anyport_backends::registry();
-    let mut ports = 0;
+    let (mut ports, mut crates) = (0, 0);
     for document in documents() {
         for block in read(&document).split("```toml\n").skip(1) {
             let text = block.split("```").next().unwrap();
+            if text.starts_with("[dependencies]") {
+                for line in text.lines().filter(|line| line.contains(" = ")) {
+                    let (name, rest) = line.split_once(" = ").unwrap();
+                    let folder =
+                        rest.split('"').nth(1).unwrap().strip_prefix("../anyport/").unwrap();
+                    let manifest = read(root().join(folder).join("Cargo.toml"));
+                    assert!(manifest.contains(&format!("name = \"{name}\"\n")), "{line}");
+                    crates += 1;
+                }
+                continue;
+            }
             let file = anyport::config::ConfigFile::parse("guide", text).unwrap();
             for name in file.names() {
                 registry.check(file.port(name).unwrap()).unwrap();
@@ -178,7 +189,7 @@ fn configuration_files_in_documents_are_accepted() {
             }
         }
     }
-    assert_eq!(ports, 2);
+    assert_eq!((ports, crates), (2, 7));
 }
 
 /// Specs in blocks of text are what a reader copies: their backends, keys and values are there.

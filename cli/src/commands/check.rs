@@ -27,10 +27,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let registry = args.ports.registry()?;
     let configured = registry.file().into_iter().flat_map(|file| file.names()).map(str::to_owned);
-    let all: Vec<String> = configured.chain(args.port.iter().cloned()).collect();
-    if let Some(file) = registry.file() {
-        file.pool().check()?;
+    let mut all: Vec<String> = configured.collect();
+    for port in &args.port {
+        if !all.contains(port) {
+            all.push(port.clone());
+        }
     }
+    args.ports.pool(registry.file()).check()?;
     let mut wrong = 0;
     let mut text = String::new();
     for name in &all {

@@ -34,7 +34,8 @@ Examples:
 
 Totals (--json): packets and bytes accepted by the output ports, both directions together; each
 direction under `directions`; the counters of both ports under `ports`; under `drops` all that was
-lost: by the ports, and by the forwarder (fwd_output_full, fwd_too_long, fwd_unsendable).")]
+lost: by the ports, and by the forwarder (fwd_output_full, fwd_too_long, fwd_unsendable). Frames that
+are still in a receive ring when the run ends are discarded, and in none of the totals.")]
 pub struct Args {
     /// One port
     #[arg(value_name = "PORT")]
@@ -91,6 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
     );
     // A core for each lane: half as many queues on each port.
     let cores = args.run.cores.as_ref();
+    cores.map(Cores::check).transpose()?;
     let per_port = cores.map(|Cores(list)| Cores(list[..list.len().div_ceil(2)].to_vec()));
     let wants = Wants { promiscuous: true, ..Wants::default() };
     let mut ports = [
@@ -98,6 +100,19 @@ pub fn run(args: &Args) -> Result<()> {
         Opened::open(&registry, &args.other, wants, per_port.as_ref())?,
     ];
     let pool = make_pool(&args.run.ports, &registry, &[&ports[0], &ports[1]])?;
+    let [shorter, longer] = match ports[0].max_frame() <= ports[1].max_frame() {
+        true => [&ports[0], &ports[1]],
+        false => [&ports[1], &ports[0]],
+    };
+    if shorter.max_frame() < longer.max_frame() && shorter.port.capability().transmits {
+        tracing::warn!(
+            "{} takes frames of up to {} bytes and {} of up to {}: longer ones cannot pass, and are counted as fwd_too_long",
+            shorter.name,
+            shorter.max_frame(),
+            longer.name,
+            longer.max_frame()
+        );
+    }
     let lanes = {
         let [one, other] = &mut ports;
         let queues = (one.start(&pool)?, other.start(&pool)?);

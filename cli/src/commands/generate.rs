@@ -48,7 +48,7 @@ pub struct Args {
     /// Bytes of a frame, without FCS: 60 to the port's maximum; or `imix`: 60, 590 and 1514 as 7:4:1
     #[arg(long, default_value = "60", value_parser = values::size)]
     size: Size,
-    /// Frames a second (`10000`, `10k`, `1.5M`), or `max`
+    /// Frames a second (`10000`, `10k`, `1.5M`), or `max`; frames that the port could not take in time follow at once
     #[arg(long, default_value = "max", value_parser = values::rate)]
     rate: Rate,
     /// Flows, taking turns; at least one for each queue [default: one for each queue]
@@ -153,6 +153,7 @@ pub fn run(args: &Args) -> Result<()> {
             drops: value(now.tx_dropped),
         }
     });
+    let live = live.with_link(&opened.name, opened.port.control());
     let ended = supervise(&run, &signals, args.run.limits(), cores, workers.collect(), live);
     let mut totals = Totals::default();
     ended.totals.iter().for_each(|part| totals.add(part));

@@ -76,7 +76,7 @@ impl Details for Replayed {
     fn lines(&self) -> Vec<String> {
         let late = time(self.max_late_ns as f64);
         let mut lines =
-            vec![format!("{} sent {} times; at most {late} late", self.file, number(self.loops))];
+            vec![format!("{} sent whole: {}; at most {late} late", self.file, times(self.loops))];
         if self.unfinished > 0 {
             lines.push(format!("still with the device: {}", number(self.unfinished)));
         }
@@ -84,10 +84,21 @@ impl Details for Replayed {
     }
 }
 
+fn times(count: u64) -> String {
+    match count {
+        0 => "not once".to_owned(),
+        1 => "once".to_owned(),
+        count => format!("{} times", number(count)),
+    }
+}
+
 /// Replays.
 pub fn run(args: &Args) -> Result<()> {
     // The file first: it needs no privilege to be found wrong.
-    let reader = Reader::open(&args.file)?;
+    let reader = match args.file.as_os_str() == "-" {
+        true => Reader::new(std::io::stdin(), "standard input")?,
+        false => Reader::open(&args.file)?,
+    };
     let signals = Signals::catch()?;
     let registry = args.run.ports.registry()?;
     let wants = Wants { chains: true, ..Wants::default() };
@@ -122,6 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
             drops: value(now.tx_dropped),
         }
     });
+    let live = live.with_link(&opened.name, opened.port.control());
     let worker = Box::new(move |run: &Run| player.work(run)) as Worker<Totals>;
     let limits = args.run.limits();
     let ended = supervise(&run, &signals, limits, args.run.cores.as_ref(), vec![worker], live);
@@ -245,6 +257,9 @@ impl Player {
     }
 }
 
+/// A pause in the file from which on it is said how long it will be.
+const LONG_PAUSE_NS: u64 = 60_000_000_000;
+
 /// Puts frames into packets, and those on their way.
 struct Sender {
     tx: TxQueue,
@@ -288,6 +303,12 @@ impl Sender {
             let mut now = clock::now();
             if now < due {
                 self.send_all(run)?;
+                if due - now > LONG_PAUSE_NS {
+                    let pause = time((due - now) as f64);
+                    tracing::warn!(
+                        "the next frame is due in {pause}; --rate does not wait for the file's times"
+                    );
+                }
                 now = wait_until(run, due);
             }
             self.totals.max_late_ns = self.totals.max_late_ns.max(now.saturating_sub(due));

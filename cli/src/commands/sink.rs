@@ -125,7 +125,9 @@ pub fn run(args: &Args) -> Result<()> {
     let wants = Wants { promiscuous: true, ..Wants::default() };
     let mut opened = Opened::open(&registry, &args.port, wants, cores)?;
     opened.must_receive()?;
-    let from_file = opened.port.capability().can_end;
+    // What can end and has no link.
+    let capability = opened.port.capability();
+    let from_file = capability.can_end && !capability.link_state;
     let pool = make_pool(&args.run.ports, &registry, &[&opened])?;
     let queues = opened.start(&pool)?.rx;
     let run = Arc::new(Run::new(args.run.count));

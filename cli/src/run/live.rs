@@ -1,4 +1,5 @@
-//! The live line: what a run does now, once a second, on a terminal only.
+//! What a run does now: a live line once a second, on a terminal only; and, for those who only send and so never wait for
+//! anything that would tell them, a word when the link changes.
 //!
 //! It goes to standard error and is overwritten again and again; whatever else is written there clears it first (see
 //! [`clear_line`]).
@@ -7,9 +8,14 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyport::Control;
+
 use crate::text::{bit_rate, number, packet_rate};
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How often a sender's link is looked at.
+const LINK_EVERY: Duration = Duration::from_millis(100);
 
 /// Whether a live line stands on the terminal.
 static SHOWN: AtomicBool = AtomicBool::new(false);
@@ -32,6 +38,29 @@ pub struct Live<'a> {
     started: Instant,
     at: Instant,
     last: Sample,
+    link: Option<WatchedLink>,
+}
+
+/// The link of a port that only sends.
+struct WatchedLink {
+    name: String,
+    control: Control,
+    up: bool,
+    at: Instant,
+}
+
+impl WatchedLink {
+    fn look(&mut self) {
+        self.at = Instant::now();
+        let Ok(link) = self.control.link() else { return };
+        if std::mem::replace(&mut self.up, link.up) != link.up {
+            let what = match link.up {
+                true => "came up",
+                false => "went down; frames that were accepted just before may be lost uncounted",
+            };
+            tracing::warn!("{}: the link {what}", self.name);
+        }
+    }
 }
 
 impl<'a> Live<'a> {
@@ -48,19 +77,33 @@ impl<'a> Live<'a> {
     /// No line.
     pub fn off() -> Live<'a> {
         let now = Instant::now();
-        Live { title: String::new(), sample: None, started: now, at: now, last: Sample::default() }
+        let last = Sample::default();
+        Live { title: String::new(), sample: None, started: now, at: now, last, link: None }
+    }
+
+    /// Tells of changes of a port's link, too.
+    #[must_use]
+    pub fn with_link(mut self, name: &str, control: Control) -> Live<'a> {
+        let up = control.link().is_ok_and(|link| link.up);
+        self.link = Some(WatchedLink { name: name.to_owned(), control, up, at: Instant::now() });
+        self
     }
 
     /// How long until the line wants to be shown again.
     pub fn next(&self) -> Duration {
-        match self.sample {
-            Some(_) => EVERY.saturating_sub(self.at.elapsed()).max(Duration::from_millis(1)),
-            None => Duration::MAX,
-        }
+        let left = |at: Instant, every: Duration| {
+            every.saturating_sub(at.elapsed()).max(Duration::from_millis(1))
+        };
+        let line = self.sample.as_ref().map_or(Duration::MAX, |_| left(self.at, EVERY));
+        let link = self.link.as_ref().map_or(Duration::MAX, |link| left(link.at, LINK_EVERY));
+        line.min(link)
     }
 
-    /// Shows the line if it is time.
+    /// Shows the line, and looks at the link, if it is time.
     pub fn tick(&mut self) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.at.elapsed() >= LINK_EVERY) {
+            link.look();
+        }
         let past = self.at.elapsed();
         let Some(sample) = self.sample.as_mut().filter(|_| past >= EVERY) else { return };
         let now = sample();

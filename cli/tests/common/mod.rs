@@ -92,6 +92,22 @@ pub fn start(mut command: Command) -> Running {
 }
 
 impl Running {
+    /// Waits for a line on standard error that has that text.
+    #[track_caller]
+    pub fn wait_line(mut self, text: &str) -> Running {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let line = line.unwrap_or_else(|_| panic!("no `{text}` in: {}", self.stderr));
+            self.stderr += &line;
+            self.stderr.push('\n');
+            if line.contains(text) {
+                return self;
+            }
+        }
+    }
+
     /// Waits until so many ports have started.
     #[track_caller]
     pub fn wait_started(mut self, ports: usize) -> Running {

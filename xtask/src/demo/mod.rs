@@ -41,6 +41,10 @@ pub const NEEDS: &[Need] =
 /// The whole demonstration takes well under a minute; this only ends one that hangs.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// The forwarder's ports, with rings that hold a TCP window.
+const M0: &str = "pcap:m0,rx_ring=4096";
+const M1: &str = "pcap:m1,rx_ring=4096";
+
 /// A TCP stream of a second or more carries more than this in bytes wherever it is not broken: a few windows.
 const TCP_LEAST: u64 = 1 << 20;
 
@@ -202,7 +206,7 @@ fn captured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Resul
         }
         _ => {}
     }
-    let forwarder = Forwarder::start(stage, net, &format!("pcap:m0,capture={name}"), "pcap:m1")?;
+    let forwarder = Forwarder::start(stage, net, &format!("{M0},capture={name}"), M1)?;
     let ping = traffic::ping(net, 20, traffic::Pace::Seconds(0.02))?;
     println!("ping      {ping}");
     claims.equal("every ping was answered", "sent", ping.sent, "answered", ping.received);
@@ -217,7 +221,7 @@ fn captured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Resul
 /// Act 2: round trips, a flood without loss, throughput.
 fn measured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Result<()> {
     term::header("how fast, and without loss at 10,000 packets a second");
-    let forwarder = Forwarder::start(stage, net, "pcap:m0", "pcap:m1")?;
+    let forwarder = Forwarder::start(stage, net, M0, M1)?;
     let pings = stage.long_or_short(200, 50);
     let ping = traffic::ping(net, pings, traffic::Pace::Seconds(0.01))?;
     println!("ping      {ping}");
@@ -258,7 +262,7 @@ fn measured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Resul
 /// Act 3: anyport's own generator and sink on the ends, the forwarder between.
 fn stamped_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Result<()> {
     term::header("anyport gen -> anyport fwd -> anyport sink: numbered frames, 10,000 a second");
-    let forwarder = Forwarder::start(stage, net, "pcap:m0", "pcap:m1")?;
+    let forwarder = Forwarder::start(stage, net, M0, M1)?;
     let stamped = traffic::stamped(stage, net, 10_000, stage.long_or_short(50_000, 20_000))?;
     println!("gen/sink  {stamped}");
     claims.equal("every frame arrived", "sent", stamped.sent, "received", stamped.received);
