@@ -3,7 +3,7 @@
 /// Milliseconds of `CLOCK_MONOTONIC_COARSE`: a few nanoseconds to read, a few milliseconds fine. Good for "at most
 /// once per 50 ms", not for measuring.
 #[inline]
-pub(crate) fn coarse_ms() -> u64 {
+pub fn coarse_ms() -> u64 {
     let now = read(libc::CLOCK_MONOTONIC_COARSE);
     now / 1_000_000
 }

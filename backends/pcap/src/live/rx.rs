@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use anyport::driver::RxDriver;
 use anyport::packet::{Clock, Timestamp, TimestampSource};
+use anyport::time::coarse_ms;
 use anyport::{Burst, Error, PoolCache, Result};
 use anyport_netdev::LinkWatch;
 
-use super::coarse_ms;
 use super::socket::Socket;
 
 /// How old an answer about the link may be where no change was reported since.

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyport::driver::{Outstanding, TxDriver};
+use anyport::time::coarse_ms;
 use anyport::{Burst, Error, Packet, PoolCache, Result};
 use anyport_netdev::Queueing;
 use anyport_netdev::error::explain;
 
-use super::coarse_ms;
 use super::socket::Socket;
 use crate::batch::{BATCH, Batch};
 
