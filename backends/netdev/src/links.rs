@@ -34,8 +34,10 @@ pub struct LinkInfo {
     pub max_mtu: u32,
     /// The kind of a virtual interface: `veth`, `tun`, `bridge`, ... `None` for a device with a driver of its own.
     pub kind: Option<String>,
-    /// It hangs on another interface (a VLAN's parent, a veth's peer), which may be in another namespace.
-    pub linked: bool,
+    /// Its flags follow its carrier at once: it hangs on another interface (a VLAN's parent, a veth's peer). The kernel sees
+    /// that from the indexes being different; of a peer in another namespace that has the same index by chance it does not,
+    /// and lets the flags be up to a second late, as for a device on its own.
+    pub prompt: bool,
     /// That other interface's index, if it is in this namespace.
     pub lower: Option<u32>,
     /// The bridge, bond or the like that it is a member of.
@@ -60,7 +62,7 @@ impl LinkInfo {
                 libc::IFLA_MTU => info.mtu = read(content).unwrap_or_default(),
                 libc::IFLA_MIN_MTU => info.min_mtu = read(content).unwrap_or_default(),
                 libc::IFLA_MAX_MTU => info.max_mtu = read(content).unwrap_or_default(),
-                libc::IFLA_LINK => (info.linked, lower) = (true, read(content)),
+                libc::IFLA_LINK => lower = read(content),
                 libc::IFLA_LINK_NETNSID => elsewhere = true,
                 libc::IFLA_MASTER => info.master = read(content),
                 libc::IFLA_LINKINFO => {
@@ -71,6 +73,7 @@ impl LinkInfo {
                 _ => {}
             }
         }
+        info.prompt = lower.is_some_and(|lower: u32| lower != info.index);
         // A VLAN whose parent is in another namespace has index 0 or one of over there.
         info.lower = lower.filter(|index| *index != 0 && !elsewhere);
         Some(info)

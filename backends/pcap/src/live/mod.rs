@@ -39,7 +39,7 @@ use anyport_netdev::{
 };
 
 use rx::LiveRx;
-use socket::{Counts, Filter, Socket};
+use socket::{Ask, Counts, Filter, Socket};
 use tx::LiveTx;
 
 /// The longest frame that is offered, in bytes: with its tag it still fits one packet.
@@ -140,7 +140,7 @@ impl LivePort {
         let socket = Arc::new(Socket::new(
             &self.title,
             clone(self.settings.interface())?,
-            self.settings.info().linked,
+            self.settings.info().prompt,
             self.filter.clone(),
             all,
             setup,
@@ -274,7 +274,7 @@ impl PortDriver for LivePort {
         let mut up =
             flags.up && flags.running && interface.carrier().map_err(reading)? != Some(false);
         if let Some(socket) = &self.socket {
-            up &= socket.link_up(true)?;
+            up &= socket.link_up(Ask::IfLate)?;
         }
         let speed = interface.speed().map_err(reading)?;
         Ok(Link::new(up).with_speed(speed.mbps, speed.full_duplex))

@@ -10,7 +10,7 @@ use anyport::time::coarse_ms;
 use anyport::{Burst, Error, PoolCache, Result};
 use anyport_netdev::LinkWatch;
 
-use super::socket::Socket;
+use super::socket::{Ask, Socket};
 
 /// How old an answer about the link may be where no change was reported since.
 const LINK_AGE_MS: u64 = 50;
@@ -136,7 +136,7 @@ impl RxDriver for LiveRx {
     fn link_up(&mut self) -> Result<bool> {
         let now = coarse_ms();
         if self.watch.drain() || now >= self.link_ms + LINK_AGE_MS {
-            self.link_up = self.socket.link_up(false)?;
+            self.link_up = self.socket.link_up(Ask::Never)?;
             self.link_ms = now;
         }
         Ok(self.link_up)

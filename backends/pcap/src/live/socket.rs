@@ -60,12 +60,23 @@ pub(super) struct Filter {
     pub to_kernel: ToKernel,
 }
 
+/// When the device itself is asked for its carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// The flags will do.
+    Never,
+    /// If its flags may be late.
+    IfLate,
+    /// In any case. The answer comes when the kernel has done all that a change of the carrier brings along.
+    Always,
+}
+
 /// A port's socket, from start to stop.
 pub(super) struct Socket {
     pub title: String,
     interface: Interface,
     /// Flags know of the loss of a carrier at once.
-    linked: bool,
+    prompt: bool,
     /// The longest frame that is delivered, with its tag.
     pub max: usize,
     frames: u32,
@@ -83,7 +94,7 @@ impl Socket {
     pub fn new(
         title: &str,
         interface: Interface,
-        linked: bool,
+        prompt: bool,
         filter: Filter,
         needs_promiscuous: bool,
         setup: &Setup<'_>,
@@ -93,7 +104,7 @@ impl Socket {
         Ok(Socket {
             title: title.into(),
             interface,
-            linked,
+            prompt,
             max,
             frames: setup.rx_ring,
             ring: Ring::new(title, setup.rx_ring, max)?,
@@ -121,9 +132,9 @@ impl Socket {
 
     /// Whether frames can pass. Opens the capture if it is only now that the interface is up.
     ///
-    /// The interface's flags may know of a lost carrier a second late; with `ask_device` the device itself is asked, which is
-    /// not for every wait (contract T8).
-    pub fn link_up(&self, ask_device: bool) -> Result<bool> {
+    /// The interface's flags may know of a lost carrier a second late; the device itself does not, but asking it takes the
+    /// kernel's lock on all network configuration, so that is not for every wait (contract T8).
+    pub fn link_up(&self, ask: Ask) -> Result<bool> {
         let reading = |error| self.explain("reading the link", error);
         if let Some(fd) = self.fd()
             && packet_socket::bound_to(fd).map_err(reading)? != Some(self.interface.index())
@@ -134,7 +145,11 @@ impl Socket {
         if !(flags.up && self.open_if_up()? && flags.running) {
             return Ok(false);
         }
-        let ask = ask_device && !self.linked;
+        let ask = match ask {
+            Ask::Never => false,
+            Ask::IfLate => !self.prompt,
+            Ask::Always => true,
+        };
         Ok(!ask || self.interface.carrier().map_err(reading)? != Some(false))
     }
 
@@ -276,7 +291,7 @@ impl Socket {
 
     /// The error of a call that the kernel says `ENXIO` or the like to; none if the interface is only down.
     pub fn check_there(&self) -> Result<()> {
-        self.link_up(false).map(|_| ())
+        self.link_up(Ask::Never).map(|_| ())
     }
 
     /// The interface's own maximum, if it is not what it was set to any more.

@@ -14,6 +14,10 @@
 //!   longer wait no more.
 //! - A queueing discipline that drops a frame later, or another one in its place (fair queueing, RED), tells nobody, and the
 //!   interface's own counter of drops counts other senders' frames, too. Those are counted as sent.
+//! - So does the kernel once it has noticed that the carrier is gone: until it is back, it takes every frame and drops it
+//!   (`noop_qdisc`, whose answer is that of a congestion, which is no error). Only not sending helps, so the carrier has to be
+//!   known: where the flags tell it late, the device is asked (contract T8). Before the kernel has noticed, a veth refuses;
+//!   what piled up behind that must not be sent into nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +28,7 @@ use anyport::{Burst, Error, Packet, PoolCache, Result};
 use anyport_netdev::Queueing;
 use anyport_netdev::error::explain;
 
-use super::socket::Socket;
+use super::socket::{Ask, Socket};
 use crate::batch::{BATCH, Batch};
 
 /// How long the kernel may refuse the burst's first frame before it is asked why.
@@ -53,6 +57,8 @@ pub(super) struct LiveTx {
     turned_away: Option<u32>,
     /// The kernel passes no frames of this length or more.
     hopeless: Option<usize>,
+    /// What was last found.
+    link_up: bool,
 }
 
 impl LiveTx {
@@ -65,6 +71,7 @@ impl LiveTx {
             queueing,
             turned_away: None,
             hopeless: None,
+            link_up: false,
         }
     }
 
@@ -190,6 +197,14 @@ impl TxDriver for LiveTx {
     }
 
     fn link_up(&mut self) -> Result<bool> {
-        self.socket.link_up(true)
+        // After a loss also where the flags are prompt: they say that the link is back just before the queue takes frames
+        // again, and the device's answer comes after that.
+        let ask = if self.link_up { Ask::IfLate } else { Ask::Always };
+        let up = self.socket.link_up(ask)?;
+        if std::mem::replace(&mut self.link_up, up) != up {
+            // What was refused until now was refused for that.
+            self.refused = None;
+        }
+        Ok(up)
     }
 }

@@ -131,6 +131,49 @@ fn a_carrier_that_is_lost_twice_within_a_second_is_noticed_in_time() {
 }
 
 #[test]
+fn a_carrier_is_noticed_in_time_where_the_peer_elsewhere_has_the_same_index() {
+    in_namespace(|| {
+        let (told, tell) = std::sync::mpsc::channel::<String>();
+        let (done, wait) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // SAFETY: no pointers; it changes this thread alone.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+                // SAFETY: it takes nothing and cannot fail.
+                done.send(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap();
+                for command in tell {
+                    ip(&command);
+                    done.send(0).unwrap();
+                }
+            });
+            let there = wait.recv().unwrap();
+            let elsewhere = |command: &str| {
+                told.send(command.into()).unwrap();
+                wait.recv().unwrap();
+            };
+            // So the kernel takes t0 for a device on its own, whose flags it lets be late.
+            ip(&format!("link add t0 index 77 type veth peer name t1 index 77 netns {there}"));
+            ip("link set t0 addrgenmode none");
+            ip("link set t0 up");
+            elsewhere("link set t1 up");
+            let mut port = open("pcap:t0");
+            let bytes = frame(anyport::MacAddr([2; 6]), 1, 60);
+            for _ in 0..4 {
+                port.send_when_possible(&bytes);
+                elsewhere("link set t1 down");
+                let taken = port.taken_for(&bytes);
+                assert!(taken <= Duration::from_millis(200), "taken for {taken:?}");
+                elsewhere("link set t1 up");
+            }
+            port.send_when_possible(&bytes);
+            // What the veth refused was not given up: the link was known to be gone before.
+            assert_eq!(port.counters().tx_dropped, Some(0));
+            drop(told);
+        });
+    });
+}
+
+#[test]
 fn an_interface_that_is_down_can_be_opened_and_started() {
     in_namespace(|| {
         let mut b = open("pcap:a1");

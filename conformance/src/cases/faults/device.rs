@@ -22,6 +22,15 @@ pub(super) const CASES: &[Case] = &[
         run: link_under_load,
     },
     Case {
+        name: "faults.a_lost_link_loses_what_it_may",
+        clauses: &["T8", "S1", "F2"],
+        about: "As above, and a witness counts what left: frames that were accepted, did not leave and are not in tx_dropped, \
+                are no more than were accepted in the 200 ms after a loss.",
+        why: "A kernel may take frames for a link that is gone, or not yet back, and say nothing.",
+        needs: &[Need::TwoWay, Need::LinkState, Need::Rig(Power::Cable), Need::Rig(Power::Witness)],
+        run: lost_link_loses_what_it_may,
+    },
+    Case {
         name: "faults.link_flaps",
         clauses: &["F2", "M3"],
         about: "Takes the link down and up twenty times in a row, and passes frames both ways after that.",
@@ -172,6 +181,40 @@ fn link_under_load(ctx: &Ctx) -> Verdict {
     let verdict = verdict.and_then(|()| in_order(&b.receive(500)?, to, next).map(drop));
     stream.end.store(true, Ordering::Relaxed);
     verdict.and(Ok(sending.join()??))
+}
+
+fn lost_link_loses_what_it_may(ctx: &Ctx) -> Verdict {
+    let (mut a, mut b) = ctx.pair()?;
+    let before = ctx.wires().witness(End::A)?.tx_packets;
+    let (to, tx, pool) = (b.mac(), a.tx.remove(0), a.pool().clone());
+    let (stream, sending) = Stream::start(tx, pool, to)?;
+    let accepted = || stream.accepted.load(Ordering::Relaxed);
+    let mut may = 0;
+    let verdict = (0..3).try_for_each(|_| {
+        b.receive(500)?;
+        let at_loss = accepted();
+        ctx.wires().set_link(false)?;
+        let window = Instant::now() + Duration::from_millis(200);
+        eventually("the end of the 200 ms", || {
+            b.take()?;
+            Ok((Instant::now() >= window).then_some(()))
+        })?;
+        may += accepted() - at_loss;
+        ctx.wires().set_link(true)?;
+        let back = accepted();
+        eventually("the stream to go on", || Ok((accepted() > back).then_some(())))
+    });
+    let verdict = verdict.and_then(|()| b.receive(500).map(drop));
+    stream.end.store(true, Ordering::Relaxed);
+    verdict.and(Ok(sending.join()??))?;
+    // What is still in a ring leaves with the end.
+    let counters = a.counters();
+    a.close()?;
+    let left = ctx.wires().witness(End::A)?.tx_packets - before;
+    let said = counters.tx_packets.unwrap_or(0);
+    ensure!(left <= said, "{said} frames are counted as sent, and {left} left");
+    ensure!(said - left <= may, "{} frames were lost, of {may} that may have been", said - left);
+    Ok(())
 }
 
 /// Brings the link back and passes frames both ways.
