@@ -15,7 +15,8 @@
 //! - A setting is put back only if it still has a value that the killed process gave it: what somebody else changed since is
 //!   left alone.
 //! - Only files that no other user could have written are believed.
-//! - The file of an interface that is not in its namespace stays: it may be in another one just now, and come back.
+//! - The file of an interface that is not in its namespace stays, also if a port had it open when it went: it may be in
+//!   another one just now, and come back, or be looked for there ([`away`]). One that was deleted cannot be told from that.
 //! - When a port opens, or devices are listed, the files of network namespaces that are gone for certain are removed. For certain means: the inode
 //!   number that the namespace had is that of another one in which the opener is ([`Namespaces`]). A namespace that is only
 //!   held by a descriptor of some process keeps its files, and so does one of which nothing is known: a file too many costs
@@ -26,6 +27,7 @@
 //! Trap: whoever reads or writes an interface's file must hold the lock on that interface, or else a living port would have
 //! its own settings put back. Only in a namespace that is gone there is nobody to hold it.
 
+mod away;
 mod elsewhere;
 
 use std::fs;
@@ -37,9 +39,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::interface::Interface;
+use crate::links::link;
 use crate::namespaces::Namespaces;
 use crate::settings::Setting;
 
+use away::Identity;
+pub(crate) use away::Moved;
 pub(crate) use elsewhere::elsewhere;
 
 /// One setting that was changed.
@@ -69,6 +74,12 @@ impl Change {
         };
         is_name && is_value(&self.found) && self.given.iter().all(|given| is_value(given))
     }
+
+    /// Whether it has a value that it was given, and not the one that was found.
+    pub fn is_still_so(&self, interface: &Interface) -> bool {
+        let now = self.setting.read(interface);
+        now.is_ok_and(|now| now != self.found && self.given.contains(&now))
+    }
 }
 
 /// All that was changed of one interface.
@@ -79,6 +90,9 @@ pub(crate) struct Entry {
     /// The namespace's inode number, which another one may have once it is gone; where that is not known, it stays.
     #[serde(default)]
     inode: Option<u64>,
+    /// What it is known by in another namespace.
+    #[serde(default)]
+    identity: Option<Identity>,
     pub index: u32,
     /// Its name then, for messages.
     pub name: String,
@@ -95,6 +109,7 @@ impl Entry {
             boot: boot(),
             namespace,
             inode: Namespaces::of_this_thread().inode_of(namespace),
+            identity: Some(Identity::of(&link(interface.index())?)),
             index: interface.index(),
             name: interface.name()?,
             pid: std::process::id(),
@@ -330,6 +345,7 @@ mod tests {
             boot: boot(),
             namespace,
             inode: None,
+            identity: None,
             index,
             name: "a0".into(),
             pid: 7,

@@ -10,6 +10,9 @@ use crate::netlink::{Netlink, attribute, attributes, read};
 /// `struct ifinfomsg`: family, padding, type, index, flags, change mask.
 const LINK_HEADER: usize = 16;
 
+const IFLA_PERM_ADDRESS: u16 = 54;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+
 /// One interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +29,10 @@ pub struct LinkInfo {
     pub carrier: bool,
     /// Its address, if it has one of 48 bits.
     pub mac: Option<MacAddr>,
+    /// The address that it was made with, where it has one: hardware does.
+    pub permanent: Option<MacAddr>,
+    /// The device on a bus that it belongs to: `0000:01:00.0`, `virtio0`. (Linux 5.14.)
+    pub parent: Option<String>,
     /// Its MTU.
     pub mtu: u32,
     /// The least MTU that it takes (0 before Linux 4.19).
@@ -59,6 +66,8 @@ impl LinkInfo {
             match kind {
                 libc::IFLA_IFNAME => info.name = text(content),
                 libc::IFLA_ADDRESS => info.mac = content.try_into().ok().map(MacAddr),
+                IFLA_PERM_ADDRESS => info.permanent = content.try_into().ok().map(MacAddr),
+                IFLA_PARENT_DEV_NAME => info.parent = Some(text(content)),
                 libc::IFLA_MTU => info.mtu = read(content).unwrap_or_default(),
                 libc::IFLA_MIN_MTU => info.min_mtu = read(content).unwrap_or_default(),
                 libc::IFLA_MAX_MTU => info.max_mtu = read(content).unwrap_or_default(),

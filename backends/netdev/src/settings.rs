@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::explain;
 use crate::interface::Interface;
-use crate::journal::{Change, Entry, Journal, elsewhere};
+use crate::journal::{Change, Entry, Journal, Moved, elsewhere};
 use crate::links::{LinkInfo, link};
 use crate::namespaces::Namespaces;
 use crate::open::lock_key;
@@ -106,7 +106,8 @@ impl Settings {
             Some(entry) => entry,
             None => Entry::new(&interface).map_err(failed("reading the interface"))?,
         };
-        if let Some(left) = left_elsewhere(&interface) {
+        let moved = moved_here(&interface, title, &journal);
+        for left in moved.into_iter().chain(left_elsewhere(&interface)) {
             tracing::warn!("{title}: {left}");
         }
         let mac = interface.mac().map_err(failed("reading the address"))?;
@@ -246,10 +247,12 @@ impl Settings {
         }
         let (switches, others) = self.entry.changes.drain(..).partition(is_switch);
         self.entry.changes = switches;
-        restore(&self.interface, &self.title, &mut self.entry);
+        let there = restore(&self.interface, &self.title, &mut self.entry);
         // What cannot be switched back is tried again at the end, in the same order.
         self.entry.changes.splice(0..0, others);
-        finish(&self.journal, &self.entry);
+        if there {
+            finish(&self.journal, &self.entry);
+        }
     }
 
     /// Writes the change down, then makes it.
@@ -296,14 +299,24 @@ impl Drop for Settings {
     fn drop(&mut self) {
         if !self.entry.changes.is_empty() {
             let mut entry = self.entry.clone();
-            restore(&self.interface, &self.title, &mut entry);
-            finish(&self.journal, &entry);
+            if restore(&self.interface, &self.title, &mut entry) {
+                finish(&self.journal, &entry);
+                return;
+            }
+            // What was written down stays so, unless somebody has already put it back where the interface is now.
+            tracing::warn!(
+                "{}: the interface is not in this network namespace any more. If it was moved to another one, it is still \
+                 changed: {} puts it back there; `anyport list` there does so, or names it",
+                self.title,
+                commands(&entry.name, &entry.changes)
+            );
         }
     }
 }
 
-/// Puts back what is still as it was given. What cannot be put back stays in the entry.
-fn restore(interface: &Interface, title: &str, entry: &mut Entry) {
+/// Puts back what is still as it was given. What cannot be put back stays in the entry; false if the interface is not there.
+fn restore(interface: &Interface, title: &str, entry: &mut Entry) -> bool {
+    let mut there = true;
     // The last change first: an earlier one may have made it possible.
     entry.changes.reverse();
     entry.changes.retain(|Change { setting, found, given }| {
@@ -313,8 +326,11 @@ fn restore(interface: &Interface, title: &str, entry: &mut Entry) {
         });
         match result {
             Ok(()) => false,
-            // An interface that is gone needs nothing.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => false,
+            // It may be in another network namespace.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                there = false;
+                true
+            }
             Err(error) => {
                 tracing::warn!(
                     "{title}: the {setting} cannot be put back to {found} ({error}); `{}` does it",
@@ -325,6 +341,7 @@ fn restore(interface: &Interface, title: &str, entry: &mut Entry) {
         }
     });
     entry.changes.reverse();
+    there
 }
 
 /// Keeps what is left of an entry, or removes it.
@@ -355,7 +372,7 @@ fn put_back(
     if !done.is_empty() {
         let pid = entry.pid;
         tracing::warn!(
-            "{title}: put back what process {pid} left changed when it was killed: {}",
+            "{title}: put back what process {pid} left changed when it was killed or lost the interface: {}",
             done.join(", ")
         );
     }
@@ -370,7 +387,7 @@ pub(crate) fn recover(interface: &Interface, title: &str) -> Option<String> {
 
 fn recover_from(journal: &Journal, interface: &Interface, title: &str) -> Option<String> {
     // A look without the lock first: taking it could be in the way of somebody who opens the interface just now.
-    let own = journal.read(interface).ok()?.is_some();
+    let own = journal.read(interface).ok()?.is_some() || journal.of_moved(interface).is_some();
     if !own && left_elsewhere(interface).is_none() {
         return None;
     }
@@ -378,12 +395,13 @@ fn recover_from(journal: &Journal, interface: &Interface, title: &str) -> Option
     let entry = journal.read(interface).ok()?;
     let left = entry.and_then(|entry| put_back(interface, title, entry, journal));
     let left = left.map(|left| {
-        let commands = commands(interface, &left.changes);
+        let commands = commands(&name_of(interface), &left.changes);
         format!("a process that was killed left it changed; {commands} puts it back")
     });
+    let moved = moved_here(interface, title, journal);
     let elsewhere = left_elsewhere(interface);
     drop(lock);
-    let all: Vec<String> = left.into_iter().chain(elsewhere).collect();
+    let all: Vec<String> = left.into_iter().chain(moved).chain(elsewhere).collect();
     (!all.is_empty()).then(|| all.join("; "))
 }
 
@@ -392,7 +410,7 @@ fn left_elsewhere(interface: &Interface) -> Option<String> {
     let all: Vec<String> = elsewhere(interface)
         .into_iter()
         .map(|(user, changes)| {
-            let commands = commands(interface, &changes);
+            let commands = commands(&name_of(interface), &changes);
             format!(
                 "a process of user {user} that was killed says that it left it changed; {commands} puts it back, or the \
                  next port of that user"
@@ -402,10 +420,27 @@ fn left_elsewhere(interface: &Interface) -> Option<String> {
     (!all.is_empty()).then(|| all.join("; "))
 }
 
+/// Puts back what a port changed of the interface before it was moved here; in words, what is only likely to be so, or was not
+/// possible.
+fn moved_here(interface: &Interface, title: &str, journal: &Journal) -> Option<String> {
+    let Moved { entry, certain } = journal.of_moved(interface)?;
+    let (pid, name) = (entry.pid, name_of(interface));
+    let left = if certain { put_back(interface, title, entry, journal)? } else { entry };
+    let changed = left.changes.into_iter().filter(|change| change.is_still_so(interface));
+    let commands = commands(&name, &changed.collect::<Vec<_>>());
+    Some(format!(
+        "it looks like one that a port of process {pid} had changed when it was moved here from another network namespace; \
+         {commands} puts it back"
+    ))
+}
+
+fn name_of(interface: &Interface) -> String {
+    interface.name().unwrap_or_default()
+}
+
 /// The commands that put changes back.
-fn commands(interface: &Interface, changes: &[Change]) -> String {
-    let name = interface.name().unwrap_or_default();
-    let commands = changes.iter().map(|change| change.setting.command(&name, &change.found));
+fn commands(name: &str, changes: &[Change]) -> String {
+    let commands = changes.iter().map(|change| change.setting.command(name, &change.found));
     commands.map(|command| format!("`{command}`")).collect::<Vec<_>>().join(", ")
 }
 

@@ -39,18 +39,13 @@ fn below(users: &Path, interface: &Interface) -> Vec<(u32, Vec<Change>)> {
         let Some(uid) = uid.filter(|uid| *uid != me) else { continue };
         let Some(entry) = read(&user.path(), uid, &name) else { continue };
         let mut changes = entry.changes;
-        changes.retain(|change| change.is_plain() && is_still_so(change, interface));
+        changes.retain(|change| change.is_plain() && change.is_still_so(interface));
         if !changes.is_empty() {
             found.push((uid, changes));
         }
     }
     found.sort_by_key(|(uid, _)| *uid);
     found
-}
-
-fn is_still_so(change: &Change, interface: &Interface) -> bool {
-    let now = change.setting.read(interface);
-    now.is_ok_and(|now| now != change.found && change.given.contains(&now))
 }
 
 fn read(user: &Path, uid: u32, name: &str) -> Option<Entry> {

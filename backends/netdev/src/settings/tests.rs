@@ -113,18 +113,68 @@ fn what_somebody_else_changed_since_is_left_alone() {
 }
 
 #[test]
-fn an_interface_that_went_away_leaves_nothing_written() {
+fn an_interface_that_went_away_stays_written_down() {
     in_namespace(|| {
         let place = tempfile::tempdir().unwrap();
         let journal = journal(&place);
         let mut settings = open(&journal);
         change(&mut settings);
         let namespace = settings.interface().namespace().unwrap();
-        assert_eq!(journal.all(namespace).unwrap().len(), 1);
+        let written = journal.all(namespace).unwrap();
+        assert_eq!(written.len(), 1);
         run("ip", "link del a0");
         assert!(settings.set_mtu(3000).unwrap_err().is_gone());
+        settings.switch_back();
         drop(settings);
-        assert_eq!(journal.all(namespace).unwrap(), []);
+        // Nobody can tell that it was deleted.
+        assert_eq!(journal.all(namespace).unwrap(), written);
+    });
+}
+
+#[test]
+fn one_that_was_moved_while_it_was_open_is_named_where_it_is_and_put_back_when_it_returns() {
+    in_namespace(|| {
+        run("ethtool", "-K a0 gro on");
+        let (place, before) = (tempfile::tempdir().unwrap(), state());
+        let journal = journal(&place);
+        let mut settings = open(&journal);
+        change(&mut settings);
+        // SAFETY: it takes nothing and cannot fail.
+        let thread = || unsafe { libc::syscall(libc::SYS_gettid) };
+        let home = thread();
+        let (go, gone) = std::sync::mpsc::channel();
+        let (there, arrived) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let (journal, before) = (&journal, &before);
+            let other = scope.spawn(move || {
+                // SAFETY: no pointers; it changes this thread alone.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+                go.send(thread()).unwrap();
+                arrived.recv().unwrap();
+                let a0 = Interface::open("a0").unwrap();
+                let named = recover_from(journal, &a0, "test:a0").unwrap();
+                assert!(
+                    named.contains(&format!("`ip link set a0 address {}`", before.0)),
+                    "{named}"
+                );
+                assert!(named.contains("`ip link set a0 mtu 1500`, `ethtool -K a0 "), "{named}");
+                run("ip", "link set a0 mtu 1500");
+                let named = recover_from(journal, &a0, "test:a0").unwrap();
+                assert!(!named.contains("mtu") && named.contains("address"), "{named}");
+                // Another one of that name.
+                run("ip", "link set a0 name b0");
+                assert_eq!(recover_from(journal, &a0, "test:b0"), None);
+                run("ip", "link set b0 name a0");
+                run("ip", &format!("link set a0 netns {home}"));
+            });
+            run("ip", &format!("link set a0 netns {}", gone.recv().unwrap()));
+            drop(settings);
+            there.send(()).unwrap();
+            other.join().unwrap();
+        });
+        drop(open(&journal));
+        assert_eq!(state(), before);
+        assert_eq!(journal.read(&Interface::open("a0").unwrap()).unwrap(), None);
     });
 }
 
