@@ -9,12 +9,12 @@
 //! # let path = &folder.path().join("a.pcapng");
 //! let mut writer = Writer::create(path, Format::Pcapng, "eth0").unwrap();
 //! let frame = [0xff; 60];
-//! writer.write(&Record { timestamp_ns: 1, original_len: 60, data: &frame, direction: None }).unwrap();
+//! writer.write(&Record { timestamp_ns: Some(1), original_len: 60, data: &frame, direction: None }).unwrap();
 //! writer.finish().unwrap();
 //!
 //! let mut reader = Reader::open(path).unwrap();
 //! while let Some(record) = reader.next_record().unwrap() {
-//!     assert_eq!((record.timestamp_ns, record.data), (1, &frame[..]));
+//!     assert_eq!((record.timestamp_ns, record.data), (Some(1), &frame[..]));
 //! }
 //! ```
 //!
@@ -33,7 +33,7 @@
 //!   full disk leaves such files, and who reads one must learn that something is missing.
 //! - A record may be shorter than its frame was ([`Record::original_len`]): it was cut when it was captured.
 //! - Frame check sequences are taken off where the file says that it has them.
-//! - A simple packet block has no time; its record's is 0. Times before 1970 read as 0, beyond 2554 as `u64::MAX`.
+//! - A simple packet block has no time. One that is written without a time has 0, the beginning of 1970, in the file. Times before 1970 read as 0, beyond 2554 as `u64::MAX`.
 
 mod claim;
 mod error;
@@ -87,8 +87,8 @@ pub enum Direction {
 /// One frame of a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When, in nanoseconds since the Unix epoch; 0 if the file does not say.
-    pub timestamp_ns: u64,
+    /// When, in nanoseconds since the Unix epoch, if that is known. 0 is a time like any other.
+    pub timestamp_ns: Option<u64>,
     /// The frame's length in bytes without frame check sequence; more than the data's if the capture was cut short.
     pub original_len: usize,
     /// The frame from the destination address on, as far as it was captured.

@@ -188,7 +188,7 @@ impl Section {
             size: data.len(),
             frame: 0..0,
             original_len: 0,
-            timestamp_ns: interface.nanoseconds(u64::from(ts_high) << 32 | u64::from(ts_low)),
+            timestamp_ns: Some(interface.nanoseconds(u64::from(ts_high) << 32 | u64::from(ts_low))),
             direction: match flags & 3 {
                 1 => Some(Direction::Received),
                 2 => Some(Direction::Sent),
@@ -218,7 +218,7 @@ impl Section {
             size: data.len(),
             frame: 0..0,
             original_len: 0,
-            timestamp_ns: 0,
+            timestamp_ns: None,
             direction: None,
         };
         found.set_frame(12, captured, original, interface.fcs);

@@ -46,7 +46,7 @@ pub(crate) struct Found {
     pub size: usize,
     pub frame: Range<usize>,
     pub original_len: usize,
-    pub timestamp_ns: u64,
+    pub timestamp_ns: Option<u64>,
     pub direction: Option<Direction>,
 }
 
@@ -267,8 +267,9 @@ impl Header {
             frame: 0..0,
             original_len: 0,
             // Both are 32-bit numbers: it cannot overflow, whatever they are.
-            timestamp_ns: u64::from(record.ts_sec) * 1_000_000_000
-                + u64::from(record.ts_usec) * unit,
+            timestamp_ns: Some(
+                u64::from(record.ts_sec) * 1_000_000_000 + u64::from(record.ts_usec) * unit,
+            ),
             direction: None,
         };
         found.set_frame(16, captured, record.origlen as usize, self.fcs);

@@ -147,7 +147,7 @@ impl Writer {
 
     fn check(&self, record: &Record<'_>) -> Result<(), Error> {
         let (length, original) = (record.data.len(), record.original_len);
-        let seconds = record.timestamp_ns / 1_000_000_000;
+        let seconds = time(record) / 1_000_000_000;
         let reason = if length > MAX_FRAME {
             format!("a frame of {length} bytes; {MAX_FRAME} are the most")
         } else if u32::try_from(original).is_err() {
@@ -292,9 +292,13 @@ fn pad(buffer: &mut Vec<u8>, length: usize) {
     buffer.extend_from_slice(&[0; 3][..length.next_multiple_of(4) - length]);
 }
 
+/// What stands in the file: both kinds of records have a time.
+fn time(record: &Record<'_>) -> u64 {
+    record.timestamp_ns.unwrap_or(0)
+}
+
 fn pcap_record(buffer: &mut Vec<u8>, record: &Record<'_>, captured: u32, original: u32) {
-    let (seconds, rest) =
-        (record.timestamp_ns / 1_000_000_000, record.timestamp_ns % 1_000_000_000);
+    let (seconds, rest) = (time(record) / 1_000_000_000, time(record) % 1_000_000_000);
     words(buffer, &[seconds as u32, rest as u32, captured, original]);
     buffer.extend_from_slice(record.data);
 }
@@ -306,7 +310,7 @@ fn packet_block(buffer: &mut Vec<u8>, record: &Record<'_>, captured: u32, origin
         Direction::Sent => 2,
     });
     let length = 32 + captured.next_multiple_of(4) + if flags.is_some() { 12 } else { 0 };
-    let (high, low) = ((record.timestamp_ns >> 32) as u32, record.timestamp_ns as u32);
+    let (high, low) = ((time(record) >> 32) as u32, time(record) as u32);
     words(buffer, &[6, length, 0, high, low, captured, original]);
     buffer.extend_from_slice(record.data);
     pad(buffer, record.data.len());
@@ -400,7 +404,7 @@ mod tests {
                 (Some(Direction::Sent), Some([2, 0, 0, 0])),
             ] {
                 let record = Record {
-                    timestamp_ns: 0x0123_4567_89ab_cdef,
+                    timestamp_ns: Some(0x0123_4567_89ab_cdef),
                     original_len: original as usize,
                     data: &data,
                     direction,
@@ -421,8 +425,8 @@ mod tests {
                 packet_block(&mut ours, &record, captured, original);
                 assert_eq!(ours, block.to_vec().unwrap(), "{length} {direction:?}");
                 let mut legacy = LegacyPcapBlock {
-                    ts_sec: (record.timestamp_ns / 1_000_000_000) as u32,
-                    ts_usec: (record.timestamp_ns % 1_000_000_000) as u32,
+                    ts_sec: (time(&record) / 1_000_000_000) as u32,
+                    ts_usec: (time(&record) % 1_000_000_000) as u32,
                     caplen: captured,
                     origlen: original,
                     data: &data,

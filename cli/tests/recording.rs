@@ -42,7 +42,7 @@ fn padded(frame: &[u8]) -> Vec<u8> {
 fn capture(path: &Path, frames: &[Vec<u8>]) {
     let mut writer = Writer::create(path, Format::of_name(path).unwrap(), "test").unwrap();
     for (at, frame) in frames.iter().enumerate() {
-        let timestamp_ns = 1_700_000_000_000_000_000 + at as u64 * 1_000_000;
+        let timestamp_ns = Some(1_700_000_000_000_000_000 + at as u64 * 1_000_000);
         let record =
             Record { timestamp_ns, original_len: frame.len(), data: frame, direction: None };
         writer.write(&record).unwrap();
@@ -134,7 +134,8 @@ fn what_cannot_be_sent_is_counted_by_cause() {
     let mut writer = Writer::create(&path, Format::Pcapng, "test").unwrap();
     let mut write = |length: usize, original: usize| {
         let data = &vec![2; length][..];
-        let record = Record { timestamp_ns: 1, original_len: original, data, direction: None };
+        let record =
+            Record { timestamp_ns: Some(1), original_len: original, data, direction: None };
         writer.write(&record).unwrap();
     };
     for (length, original) in
@@ -246,12 +247,41 @@ fn damaged_files_are_sent_up_to_the_damage() {
 }
 
 #[test]
+fn a_frame_that_the_format_cannot_hold_is_counted_and_the_dump_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let mut writer = Writer::create(&at("in.pcapng"), Format::Pcapng, "test").unwrap();
+    // The beginning of 1970 is a time; 2^33 seconds later is none for pcap.
+    let times = [0, 1_000, 8_589_934_592_000_000_000, 8_589_934_592_000_000_001, 2_000];
+    for (number, time) in times.into_iter().enumerate() {
+        let (timestamp_ns, data) = (Some(time), &[number as u8 * 2; 60][..]);
+        writer.write(&Record { timestamp_ns, original_len: 60, data, direction: None }).unwrap();
+    }
+    writer.finish().unwrap();
+    for (name, kept) in [("out.pcap", &[0, 1, 4][..]), ("out.pcapng", &[0, 1, 2, 3, 4])] {
+        let (from, to) = (at("in.pcapng"), at(name));
+        let dump = format!("dump pcap:in={} -w {} --json", from.display(), to.display());
+        let report = run(&dump).json();
+        assert_eq!(number(&report, "/packets"), kept.len() as u64);
+        let lost = (times.len() - kept.len()) as u64;
+        assert_eq!(number(&report, "/drops/dump_unwritten"), lost, "{report}");
+        let mut reader = Reader::open(&to).unwrap();
+        for at in kept {
+            let record = reader.next_record().unwrap().unwrap();
+            let (time, first) = (record.timestamp_ns, record.data[0]);
+            assert_eq!((time, first), (Some(times[*at]), *at as u8 * 2), "{name}");
+        }
+        assert_eq!(reader.next_record().unwrap(), None);
+    }
+}
+
+#[test]
 fn signals_end_a_replay_that_waits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("slow.pcapng");
     let mut writer = Writer::create(&path, Format::Pcapng, "test").unwrap();
     for hours in 0..3 {
-        let timestamp_ns = hours * 3_600_000_000_000;
+        let timestamp_ns = Some(hours * 3_600_000_000_000);
         let data = &[2; 60][..];
         writer.write(&Record { timestamp_ns, original_len: 60, data, direction: None }).unwrap();
     }

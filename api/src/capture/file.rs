@@ -113,7 +113,7 @@ fn write(mut tap: Tap, counter: &TapWriter, writer: Writer, context: &str) -> Re
 
 fn record<'a>(captured: &Captured<'a>) -> Record<'a> {
     Record {
-        timestamp_ns: captured.timestamp_ns,
+        timestamp_ns: Some(captured.timestamp_ns),
         original_len: captured.frame.len(),
         data: captured.frame,
         direction: Some(match captured.direction {

@@ -9,7 +9,7 @@ use anyport_capfile::{Direction, Error, Reader, Record};
 /// A record that stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned {
-    pub timestamp_ns: u64,
+    pub timestamp_ns: Option<u64>,
     pub original_len: usize,
     pub data: Vec<u8>,
     pub direction: Option<Direction>,
@@ -17,7 +17,12 @@ pub struct Owned {
 
 impl Owned {
     pub fn new(timestamp_ns: u64, data: &[u8]) -> Owned {
-        Owned { timestamp_ns, original_len: data.len(), data: data.to_vec(), direction: None }
+        Owned {
+            timestamp_ns: Some(timestamp_ns),
+            original_len: data.len(),
+            data: data.to_vec(),
+            direction: None,
+        }
     }
 
     pub fn record(&self) -> Record<'_> {

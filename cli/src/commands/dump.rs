@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use anyport::packet::Clock;
 use anyport::{Burst, Packet, RxQueue};
-use anyport_capfile::{Direction, Format, Record, Writer};
+use anyport_capfile::{Direction, Error, Format, Record, Writer};
 use pcap::{BpfProgram, Capture, Linktype};
 use serde::Serialize;
 
@@ -39,7 +39,8 @@ Examples:
 
 Totals (--json): packets and bytes recorded; `filtered` counts frames that the filter kept out. If
 writing fails, for a full disk say, the status is 1, the file is whole up to the last frame of
-`packets`, and `drops` has what did not get into it (dump_unwritten).")]
+`packets`, and `drops` has what did not get into it (dump_unwritten). A frame that the format
+cannot hold, as pcap does no time after 2106, is counted there, too, and the dump goes on.")]
 pub struct Args {
     /// The port
     port: String,
@@ -176,6 +177,8 @@ struct Recorder {
     pending: Vec<usize>,
     /// Lost because writing failed.
     unwritten: u64,
+    /// It was said that a frame cannot be in such a file.
+    said: bool,
 }
 
 fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
@@ -187,7 +190,16 @@ impl Recorder {
         let snaplen = snaplen.map_or(usize::MAX, |bytes| bytes as usize);
         let scratch = Vec::new();
         let pending = Vec::new();
-        Recorder { output, snaplen, scratch, packets: 0, bytes: 0, pending, unwritten: 0 }
+        Recorder {
+            output,
+            snaplen,
+            scratch,
+            packets: 0,
+            bytes: 0,
+            pending,
+            unwritten: 0,
+            said: false,
+        }
     }
 
     /// Records a frame that came at `time` (nanoseconds since the Unix epoch).
@@ -211,8 +223,27 @@ impl Recorder {
             Output::File(writer) => {
                 let data = &whole[..whole.len().min(self.snaplen)];
                 let direction = Some(Direction::Received);
-                let record = Record { timestamp_ns: time, original_len: length, data, direction };
-                count(writer, |writer| writer.write(&record))
+                let record =
+                    Record { timestamp_ns: Some(time), original_len: length, data, direction };
+                let mut unwritable = None;
+                let counted = count(writer, |writer| match writer.write(&record) {
+                    Err(error @ Error::Unwritable { .. }) => {
+                        unwritable = Some(error);
+                        Ok(())
+                    }
+                    result => result,
+                });
+                if let Some(error) = unwritable {
+                    // Only this one: the file goes on.
+                    self.pending.pop();
+                    self.unwritten += 1;
+                    if !std::mem::replace(&mut self.said, true) {
+                        tracing::warn!(
+                            "{error}; such frames are left out, counted as dump_unwritten"
+                        );
+                    }
+                }
+                counted
             }
         };
         self.settle(done, result)
@@ -247,7 +278,7 @@ impl Recorder {
 /// How many records went to the system in that call of the writer, and how it went.
 fn count(
     writer: &mut Writer,
-    call: impl FnOnce(&mut Writer) -> std::result::Result<(), anyport_capfile::Error>,
+    call: impl FnOnce(&mut Writer) -> std::result::Result<(), Error>,
 ) -> (usize, Result<()>) {
     let before = writer.records();
     let result = call(writer);

@@ -244,10 +244,11 @@ impl Player {
             }
             let due = match pacer {
                 Some(pacer) => pacer.due(self.sender.made),
-                None => {
-                    let first = *first.get_or_insert(record.timestamp_ns);
-                    Some(start + record.timestamp_ns.saturating_sub(first))
-                }
+                // What has no time goes with the one before it.
+                None => record.timestamp_ns.map(|time| {
+                    let first = *first.get_or_insert(time);
+                    start.saturating_add(time.saturating_sub(first))
+                }),
             };
             // Times that go back do not make frames overtake one another.
             last_due = due.unwrap_or(0).max(last_due);

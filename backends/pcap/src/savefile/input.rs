@@ -92,8 +92,8 @@ struct Times {
 }
 
 impl Times {
-    fn note(&mut self, ns: u64) {
-        if ns != 0 {
+    fn note(&mut self, time: Option<u64>) {
+        if let Some(ns) = time {
             self.first = if self.count == 0 { ns } else { self.first.min(ns) };
             self.last = if self.count == 0 { ns } else { self.last.max(ns) };
             self.count += 1;
@@ -110,7 +110,7 @@ impl Times {
 
     /// A record's time on the port, if it has one.
     fn of(&self, record: &Record<'_>) -> Option<u64> {
-        (record.timestamp_ns != 0).then(|| record.timestamp_ns.saturating_add(self.shift))
+        record.timestamp_ns.map(|time| time.saturating_add(self.shift))
     }
 }
 

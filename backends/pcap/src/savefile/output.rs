@@ -126,7 +126,7 @@ fn record<'a>(packet: &'a Packet, now: u64, scratch: &'a mut Vec<u8>) -> Record<
         }
     };
     Record {
-        timestamp_ns: stamp.map_or(now, |stamp| stamp.ns),
+        timestamp_ns: Some(stamp.map_or(now, |stamp| stamp.ns)),
         original_len: data.len(),
         data,
         direction: Some(Direction::Sent),

@@ -42,7 +42,7 @@ fn capture(path: &Path, frames: &[(u64, Vec<u8>)]) {
     let format = Format::of_name(path).unwrap_or(Format::Pcapng);
     let mut writer = Writer::create(path, format, "x").unwrap();
     for (timestamp_ns, data) in frames {
-        let (timestamp_ns, original_len) = (*timestamp_ns, data.len());
+        let (timestamp_ns, original_len) = (Some(*timestamp_ns), data.len());
         writer.write(&Record { timestamp_ns, original_len, data, direction: None }).unwrap();
     }
     writer.finish().unwrap();
@@ -63,7 +63,7 @@ fn read(path: &Path) -> Vec<Read> {
     let mut all = Vec::new();
     while let Some(record) = reader.next_record().unwrap() {
         let Record { timestamp_ns, original_len, data, direction } = record;
-        all.push((timestamp_ns, original_len, data.to_vec(), direction));
+        all.push((timestamp_ns.unwrap(), original_len, data.to_vec(), direction));
     }
     all
 }

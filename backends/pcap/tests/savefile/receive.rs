@@ -49,14 +49,19 @@ fn the_end_comes_after_the_last_burst_and_wait_says_ready_before() {
 #[test]
 fn times_are_the_files_where_they_are_asked_for() {
     let folder = Folder::new();
-    // One of them is not known.
+    // One of them is the beginning of 1970, one is not known: a simple packet block has none.
     capture(&folder.path("a"), &[(5 * SECOND + 7, frame(0, 60)), (0, frame(1, 60))]);
+    let mut file = std::fs::read(folder.path("a")).unwrap();
+    for part in [&[3, 76, 60].map(u32::to_le_bytes).concat()[..], &frame(2, 60), &[76, 0, 0, 0]] {
+        file.extend(part);
+    }
+    std::fs::write(folder.path("a"), file).unwrap();
     for (key, times) in
-        [("", [None, None]), (",rx_timestamp=required", [Some(5 * SECOND + 7), None])]
+        [("", [None; 3]), (",rx_timestamp=required", [Some(5 * SECOND + 7), Some(0), None])]
     {
         let mut end = open(&folder.spec(&format!("in=@a{key}")), pool(64));
         let mut burst = Burst::new();
-        assert_eq!(end.rx.recv(&mut burst).unwrap(), 2);
+        assert_eq!(end.rx.recv(&mut burst).unwrap(), 3);
         for (packet, ns) in burst.iter().zip(times) {
             let stamp = packet.timestamp();
             assert_eq!(stamp.map(|stamp| stamp.ns), ns);
@@ -139,7 +144,7 @@ fn frames_of_a_length_that_does_not_fit_are_dropped_and_counted() {
         (frame(8, 14), 14),
     ];
     for (data, original_len) in &all {
-        let (timestamp_ns, original_len) = (1, *original_len);
+        let (timestamp_ns, original_len) = (Some(1), *original_len);
         writer.write(&Record { timestamp_ns, original_len, data, direction: None }).unwrap();
     }
     writer.finish().unwrap();
