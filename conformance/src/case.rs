@@ -179,6 +179,8 @@ pub enum Power {
     Host,
     /// Somebody who is not anyport counts what passes an end.
     Witness,
+    /// It is known which frames that are too long for the far end get there.
+    LongFrames,
     /// The device's settings can be read from outside.
     Settings,
     /// A device has more names than one.
@@ -198,6 +200,9 @@ impl Power {
             Power::EndInput => "end a port's input",
             Power::Host => "send and answer from a host's stack",
             Power::Witness => "count frames independently",
+            Power::LongFrames => {
+                "say how many frames that are too long for their far end get there"
+            }
             Power::Settings => "show a device's settings",
             Power::Alias => "name a device in a second way",
             Power::Processes => "open its devices from another process",

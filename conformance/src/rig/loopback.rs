@@ -43,7 +43,7 @@ impl Rig for LoopRig {
     }
 
     fn powers(&self) -> Vec<Power> {
-        vec![Power::Cable, Power::Pause, Power::Remove, Power::EndInput]
+        vec![Power::Cable, Power::Pause, Power::Remove, Power::EndInput, Power::LongFrames]
     }
 
     fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {
@@ -83,6 +83,11 @@ impl Wires for LoopWires {
     fn remove(&self, end: End) -> Verdict {
         self.cable.remove(end.index(), true);
         Ok(())
+    }
+
+    fn came_out(&self, _: End) -> Verdict<Option<u64>> {
+        // The cable looks at no length.
+        Ok(None)
     }
 
     fn end_input(&self, end: End) -> Verdict {

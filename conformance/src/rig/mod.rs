@@ -153,6 +153,14 @@ pub trait Wires: Send + Sync {
     fn witness(&self, _end: End) -> Verdict<Witness> {
         unable(Power::Witness)
     }
+    /// How many frames have come out of the wire at an end, where the wire itself refuses some of those that are too long
+    /// for what is there; `None` where it carries all that is sent ([`Power::LongFrames`]).
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn came_out(&self, _end: End) -> Verdict<Option<u64>> {
+        unable(Power::LongFrames)
+    }
     /// Other specs of the same device: by another name, through another backend ([`Power::Alias`]).
     ///
     /// # Errors
