@@ -375,6 +375,13 @@ impl BrokenRx {
             }
             Fault::Reorders if burst.len() > from + 1 => burst.swap(from, from + 1),
             Fault::Truncates => burst[from..].iter_mut().for_each(|packet| {
+                // What is in pieces loses all but the first.
+                let first = packet.pool().packet(packet.data());
+                if let Some(first) =
+                    first.filter(|_| packet.len() > max && packet.segment_count() > 1)
+                {
+                    *packet = first;
+                }
                 let over = packet.len().saturating_sub(max);
                 drop(packet.shrink_tail(over));
             }),

@@ -88,9 +88,13 @@ faults! {
         R3 "receive.padding_is_there_and_the_fcs_is_not",
         S1 "counters.padding_counts_and_fcs_does_not";
     "cuts frames that are too long" Truncates:
-        R4 "receive.longer_than_the_maximum_is_counted", S4 "counters.one_cause_for_long_frames";
+        R4 "receive.longer_than_the_maximum_is_counted", R4 "receive.much_longer_is_never_cut",
+        R4 "receive.chains_beyond_the_maximum_are_never_cut",
+        S4 "counters.one_cause_for_long_frames";
     "drops frames that are too long and counts them nowhere" HidesLong:
-        R4 "receive.longer_than_the_maximum_is_counted", S4 "counters.one_cause_for_long_frames";
+        R4 "receive.longer_than_the_maximum_is_counted", R4 "receive.much_longer_is_counted",
+        R4 "receive.chains_beyond_the_maximum_are_counted",
+        S4 "counters.one_cause_for_long_frames";
     "does not deliver frames of just the maximum" RefusesFull:
         M2 "control.default_maximum_to_the_byte";
     "delivers what it sends" Echoes: R5 "receive.own_frames_do_not_come_back";
