@@ -11,6 +11,7 @@
 //! ```
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -42,6 +43,8 @@ impl Helper {
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
             .args(arguments)
+            // Ctrl-C at a terminal is for the suite; the helper ends with its standard input.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

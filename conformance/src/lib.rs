@@ -38,5 +38,5 @@ mod side;
 
 pub use case::{Case, Failure, Need, Power, Verdict};
 pub use ctx::{Ctx, End, PATIENCE};
-pub use runner::{CaseResult, Filter, Outcome, Report, run};
+pub use runner::{CaseResult, Filter, Outcome, Report, run, run_until};
 pub use side::Side;

@@ -5,6 +5,8 @@
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,8 @@ pub enum Outcome {
     Failed(String),
     /// It did not run, for lack of what.
     Skipped(String),
+    /// The run was ended before its turn came.
+    NotRun,
 }
 
 /// A case and what became of it.
@@ -85,13 +89,19 @@ pub struct Report {
     pub system: String,
     /// What the ports declared, end A and end B.
     pub capabilities: Vec<Capability>,
-    /// The cases, in the order in which they ran.
+    /// The cases, in the order in which they ran, and those that were not run because the run was ended.
     pub results: Vec<CaseResult>,
     /// How long it all took.
     pub seconds: f64,
 }
 
 impl Report {
+    /// The names of the cases whose turn never came.
+    pub fn not_run(&self) -> Vec<&str> {
+        let left = self.results.iter().filter(|result| result.outcome == Outcome::NotRun);
+        left.map(|result| &*result.name).collect()
+    }
+
     /// How many passed, failed and were skipped.
     pub fn totals(&self) -> (usize, usize, usize) {
         let count = |wanted: fn(&Outcome) -> bool| {
@@ -109,11 +119,26 @@ impl Report {
 /// a second process ([`crate::helper`]); without it, cases that need one are skipped.
 ///
 /// # Errors
-/// If the rig cannot be built, its ports cannot be opened, or no case is meant.
+/// If the rig cannot be built or is not what it must be, its ports cannot be opened, or no case is meant.
 pub fn run(
     rig: Box<dyn Rig>,
     filter: &Filter,
     helper: Option<HelperCommand>,
+    progress: &mut dyn FnMut(&CaseResult),
+) -> Verdict<Report> {
+    run_until(rig, filter, helper, &Arc::default(), progress)
+}
+
+/// As [`run`], but no further case is begun once `stop` is set; `progress` hears nothing of those that are not
+/// ([`Outcome::NotRun`]).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(
+    rig: Box<dyn Rig>,
+    filter: &Filter,
+    helper: Option<HelperCommand>,
+    stop: &Arc<AtomicBool>,
     progress: &mut dyn FnMut(&CaseResult),
 ) -> Verdict<Report> {
     let chosen: Vec<&'static Case> = cases::all().filter(|case| filter.matches(case)).collect();
@@ -122,12 +147,15 @@ pub fn run(
     }
     let started = Instant::now();
     let (say, hear) = channel();
+    let stop = stop.clone();
     let suite = std::thread::Builder::new()
         .name("conformance".into())
-        .spawn(move || suite(rig, &chosen, helper, &say))?;
+        .spawn(move || suite(rig, &chosen, helper, &stop, &say))?;
     let mut results = Vec::new();
     for result in hear {
-        progress(&result);
+        if result.outcome != Outcome::NotRun {
+            progress(&result);
+        }
         results.push(result);
     }
     let mut report = suite.join().map_err(|_| Failure("the suite's own thread died".into()))??;
@@ -141,6 +169,7 @@ fn suite(
     mut rig: Box<dyn Rig>,
     chosen: &[&'static Case],
     helper: Option<HelperCommand>,
+    stop: &AtomicBool,
     say: &Sender<CaseResult>,
 ) -> Verdict<Report> {
     rig.enter()?;
@@ -159,6 +188,7 @@ fn suite(
         let started = Instant::now();
         let missing = case.needs.iter().find_map(|need| need.missing(&capabilities, &powers));
         let outcome = match (&hung, missing) {
+            _ if stop.load(Ordering::Acquire) => Outcome::NotRun,
             (_, Some(reason)) => Outcome::Skipped(reason),
             (Some(name), None) => Outcome::Failed(format!("not run, because {name} still runs")),
             (None, None) => {

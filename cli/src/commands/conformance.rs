@@ -1,6 +1,8 @@
 //! `anyport conformance`: the contract's suite on two connected ports, or on a rig that it builds.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 use anyport_conformance::helper::{self, HelperCommand};
@@ -8,7 +10,8 @@ use anyport_conformance::rig::{self, Given, Rig};
 use anyport_conformance::{Failure, Filter, report};
 
 use crate::ports::PortArgs;
-use crate::text::{print, print_json};
+use crate::run::signals::{die_of, on_signal};
+use crate::text::{print, print_json, say};
 
 /// Prove on two connected ports, or on a rig, that a backend keeps the contract
 ///
@@ -28,7 +31,11 @@ Rigs:
   loop-offloads   the same cable, whose ends do offloads themselves
   pcap-veth       the kernel path through libpcap on both ends of a veth pair
 
-The ports of a pair should be quiet otherwise: counts are exact.")]
+Before the cases, frames are sent both ways between the ports of a pair: they must be connected to each other, and nobody \
+else may send there, because counts are exact.
+
+SIGINT and SIGTERM end it after the running case, with the totals of what ran; its exit status is then that of a process \
+that the signal ended (130 and 143 in a shell).")]
 pub struct Args {
     /// Two connected ports.
     #[arg(value_name = "PORT", num_args = 2, conflicts_with_all = ["rig", "list", "matrix"])]
@@ -92,12 +99,23 @@ pub fn run(args: &Args) -> Result<()> {
         let reports: Result<Vec<_>> = args.matrix.iter().map(|path| read(path)).collect();
         return print(&report::matrix(&reports?));
     }
+    let (stop, signal) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI32::new(0)));
+    let (to_stop, number) = (stop.clone(), signal.clone());
+    on_signal(move |signal| {
+        number.store(signal, Ordering::Relaxed);
+        to_stop.store(true, Ordering::Release);
+        say("anyport: ends after the running case; a second signal ends it at once");
+    })?;
     for round in 1..=args.repeat {
-        let report = args.round()?;
+        let report = args.round(&stop)?;
         args.write(&report)?;
         match args.json {
             true => print_json(&report)?,
             false => print(&format!("{}\n", report::summary(&report)))?,
+        }
+        if stop.load(Ordering::Acquire) {
+            // Whoever started it must not take half a run for a whole one.
+            die_of(signal.load(Ordering::Relaxed));
         }
         let (_, failed, _) = report.totals();
         if failed > 0 {
@@ -122,14 +140,15 @@ impl Args {
         }
     }
 
-    fn round(&self) -> Result<anyport_conformance::Report> {
+    fn round(&self, stop: &Arc<AtomicBool>) -> Result<anyport_conformance::Report> {
         let filter = Filter { names: self.names.clone(), clauses: self.clauses.clone() };
         let helper = HelperCommand {
             program: std::env::current_exe().context("finding this program's own file")?,
             arguments: vec!["conformance-helper".to_owned(), "--".to_owned()],
         };
         let quiet = self.json;
-        anyport_conformance::run(self.rig()?, &filter, Some(helper), &mut |result| {
+        let rig = self.rig()?;
+        anyport_conformance::run_until(rig, &filter, Some(helper), stop, &mut |result| {
             if !quiet {
                 // A reader that has gone is noticed when the summary is printed.
                 let _ = print(&format!("{}\n", report::line(result)));

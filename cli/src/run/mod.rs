@@ -15,7 +15,7 @@ pub mod live;
 mod pace;
 mod receive;
 mod retry;
-mod signals;
+pub mod signals;
 mod supervise;
 mod trim;
 

@@ -7,6 +7,12 @@ use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, 
 use crate::case::{Failure, Verdict};
 use crate::runner::{Outcome, Report};
 
+fn skipped(reason: &str) -> TestCaseStatus {
+    let mut status = TestCaseStatus::skipped();
+    status.set_message(reason);
+    status
+}
+
 /// The report as a JUnit document: one suite, a test case for each case.
 ///
 /// # Errors
@@ -22,11 +28,8 @@ pub fn junit(report: &Report) -> Verdict<String> {
                 status.set_message(reason.clone());
                 status
             }
-            Outcome::Skipped(reason) => {
-                let mut status = TestCaseStatus::skipped();
-                status.set_message(reason.clone());
-                status
-            }
+            Outcome::Skipped(reason) => skipped(reason),
+            Outcome::NotRun => skipped("not run, because the run was ended"),
         };
         let mut case = TestCase::new(result.name.clone(), status);
         case.set_classname(result.clauses.join(" "));

@@ -8,8 +8,12 @@ use crate::runner::{Outcome, Report};
 /// One run: the cases and what became of them.
 pub fn markdown(report: &Report) -> String {
     let (passed, failed, skipped) = report.totals();
+    let not_run = match report.not_run().len() {
+        0 => String::new(),
+        count => format!(", {count} not run"),
+    };
     let mut text = format!(
-        "# Conformance: {}\n\n{}, {}. {passed} passed, {failed} failed, {skipped} skipped in {:.1} s.\n\n\
+        "# Conformance: {}\n\n{}, {}. {passed} passed, {failed} failed, {skipped} skipped{not_run} in {:.1} s.\n\n\
          | clauses | case | result |\n|---|---|---|\n",
         report.rig, report.about, report.system, report.seconds
     );
@@ -18,6 +22,7 @@ pub fn markdown(report: &Report) -> String {
             Outcome::Passed => "passed".to_owned(),
             Outcome::Failed(reason) => format!("**failed**: {}", cell(reason)),
             Outcome::Skipped(reason) => format!("skipped: {}", cell(reason)),
+            Outcome::NotRun => "not run".to_owned(),
         };
         text += &format!("| {} | `{}` | {outcome} |\n", result.clauses.join(" "), result.name);
     }
@@ -29,7 +34,7 @@ fn cell(text: &str) -> String {
 }
 
 /// Several runs side by side: what each backend declares, and how it fares with each clause: `yes` if all of its cases held
-/// but for those about capabilities that it does not declare, `partly` if the rig could not run some, `-` if none was run. It has no times, no counts and no machine in it, so that it changes only when a
+/// but for those about capabilities that it does not declare, `partly` if some were not run for another reason, `-` if none was run. It has no times, no counts and no machine in it, so that it changes only when a
 /// backend does.
 pub fn matrix(reports: &[Report]) -> String {
     let head = |first: &str| {
@@ -108,20 +113,21 @@ impl Clause {
 
 fn verdict(report: &Report, clause: &str) -> String {
     let cited = |result: &&crate::CaseResult| result.clauses.iter().any(|c| c == clause);
-    let (mut passed, mut failed, mut skipped, mut beyond_the_rig) = (0, 0, 0, 0);
+    let (mut passed, mut failed, mut skipped, mut not_shown) = (0, 0, 0, 0);
     for result in report.results.iter().filter(cited) {
         match result.outcome {
             Outcome::Passed => passed += 1,
             Outcome::Failed(_) => failed += 1,
-            Outcome::Skipped(ref reason) if reason.starts_with(RIG_CANNOT) => beyond_the_rig += 1,
+            Outcome::Skipped(ref reason) if reason.starts_with(RIG_CANNOT) => not_shown += 1,
+            Outcome::NotRun => not_shown += 1,
             Outcome::Skipped(_) => skipped += 1,
         }
     }
-    match (passed, failed, skipped + beyond_the_rig) {
+    match (passed, failed, skipped + not_shown) {
         (0, 0, 0) => "no case".into(),
         (_, 1.., _) => format!("**no** ({failed} failed)"),
         (0, 0, _) => "-".into(),
-        (..) if beyond_the_rig > 0 => "partly".into(),
+        (..) if not_shown > 0 => "partly".into(),
         (..) => "yes".into(),
     }
 }
@@ -141,6 +147,7 @@ mod tests {
             (vec![Outcome::Passed, undeclared.clone()], "yes"),
             (vec![Outcome::Passed, undeclared.clone(), beyond.clone()], "partly"),
             (vec![undeclared, beyond.clone()], "-"),
+            (vec![Outcome::Passed, Outcome::NotRun], "partly"),
             (vec![Outcome::Passed, beyond, Outcome::Failed("x".into())], "**no** (1 failed)"),
         ] {
             let results = outcomes.into_iter().map(|outcome| CaseResult {

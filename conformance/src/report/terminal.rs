@@ -10,6 +10,7 @@ pub fn line(result: &CaseResult) -> String {
         Outcome::Passed => ("ok  ", format!("{:.2} s", result.seconds)),
         Outcome::Skipped(reason) => ("skip", reason.clone()),
         Outcome::Failed(reason) => ("FAIL", format!("\n        {reason}")),
+        Outcome::NotRun => ("-   ", "not run".into()),
     };
     format!("  {mark}  {:<10} {:<52} {remark}", clauses, result.name)
 }
@@ -30,9 +31,16 @@ pub fn summary(report: &Report) -> String {
             }
         }
     }
+    let not_run = report.not_run();
+    if !not_run.is_empty() {
+        text += &format!("\nnot run, because the run was ended: {}\n", not_run.join(", "));
+    }
     text += &format!("{passed} passed, {failed} failed");
     if skipped > 0 {
         text += &format!(", {skipped} skipped");
+    }
+    if !not_run.is_empty() {
+        text += &format!(", {} not run", not_run.len());
     }
     text
 }

@@ -8,6 +8,7 @@
 //! `/proc/thread-self/net`.
 
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -242,6 +243,8 @@ fn ip(arguments: &str) -> Verdict {
 fn output(arguments: &str) -> Verdict<String> {
     let output = Command::new("ip")
         .args(arguments.split(' '))
+        // Ctrl-C at a terminal ends the suite after its case, and must not fail the case.
+        .process_group(0)
         .output()
         .map_err(|error| format!("running `ip` (package iproute2): {error}"))?;
     if !output.status.success() {

@@ -272,6 +272,7 @@ impl Try {
                 .contains("the rig failed")
                 .then(|| format!("{fault:?}: {case} could not run: {reason}")),
             (Outcome::Skipped(reason), _) => Some(format!("{case} was skipped: {reason}")),
+            (Outcome::NotRun, _) => Some(format!("{case} was not run")),
         }
     }
 }
