@@ -31,6 +31,7 @@ pub mod helper;
 pub mod hostile;
 pub mod ip;
 pub mod own;
+mod probe;
 pub mod report;
 pub mod rig;
 mod runner;

@@ -173,6 +173,7 @@ fn suite(
     say: &Sender<CaseResult>,
 ) -> Verdict<Report> {
     rig.enter()?;
+    rig.check()?;
     let mut powers = rig.powers();
     if helper.is_none() {
         powers.retain(|power| *power != Power::Processes);

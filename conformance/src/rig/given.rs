@@ -5,8 +5,10 @@ use anyport::Registry;
 use super::{Rig, Wires};
 use crate::case::{Power, Verdict};
 use crate::ctx::End;
+use crate::probe::probe;
 
-/// The rig `given`: any two connected ports. The link should be quiet: counts are exact.
+/// The rig `given`: any two connected ports. The link must be quiet, because counts are exact; before the cases it is looked
+/// whether frames pass both ways and nobody else's arrive.
 pub struct Given {
     registry: Registry,
     specs: [String; 2],
@@ -40,6 +42,10 @@ impl Rig for Given {
 
     fn powers(&self) -> Vec<Power> {
         Vec::new()
+    }
+
+    fn check(&self) -> Verdict {
+        probe(self.registry(), self.wires(0)?)
     }
 
     fn wires(&self, _: usize) -> Verdict<Box<dyn Wires>> {

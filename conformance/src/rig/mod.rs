@@ -62,6 +62,14 @@ pub trait Rig: Send {
     fn enter(&mut self) -> Verdict {
         Ok(())
     }
+    /// Called once, before the first case: whether the devices are what a rig must be, two connected ends where nobody else
+    /// sends. A rig that makes its devices itself knows.
+    ///
+    /// # Errors
+    /// If they are not; the text says what is wrong.
+    fn check(&self) -> Verdict {
+        Ok(())
+    }
     /// Two connected devices; dropping them takes them away.
     ///
     /// # Errors
