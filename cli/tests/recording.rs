@@ -320,6 +320,25 @@ fn a_full_disk_ends_the_dump_and_leaves_it_readable() {
 }
 
 #[test]
+fn a_full_disk_under_a_capture_is_said_at_once_and_the_port_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_str().unwrap().to_owned();
+    in_namespace(|| {
+        mount("tmpfs", &at, "tmpfs", 0, "size=256k");
+        let path = Path::new(&at).join("full.pcapng");
+        let command =
+            format!("gen pcap:a0,capture={} --size 1000 --rate 20000 --json", path.display());
+        // It has no end of its own: what is waited for is said while it runs.
+        let generator = start(anyport(&command)).wait_line("the file ends here");
+        let finished = generator.interrupt();
+        finished.failed_with(1, &["full.pcapng", "No space left on device"]);
+        let kept = read(&path);
+        assert!(!kept.is_empty());
+        assert!(number(&finished.object(), "/packets") > kept.len() as u64);
+    });
+}
+
+#[test]
 fn a_dump_goes_through_a_pipe() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pipe.pcapng");

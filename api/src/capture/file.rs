@@ -1,8 +1,8 @@
 //! `capture=FILE.pcapng`: a thread that writes a port's capture to a file.
 //!
 //! This is the one thread that the library starts, and only for this key: a disk must not be waited for in the
-//! packet path. A full disk ends the file, not the port: the rest of the capture is counted as dropped, and
-//! closing the port reports the error.
+//! packet path. A full disk ends the file, not the port: it is logged, the rest of the capture is counted as
+//! dropped, and closing the port reports the error.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -99,16 +99,22 @@ fn write(mut tap: Tap, counter: &TapWriter, writer: Writer, context: &str) -> Re
             None => file.flush(),
         };
         if let Err(error) = written {
+            let error = explain(context, "writing the capture", error);
+            // Whoever runs the port for days is not to learn it at the end.
+            tracing::warn!(
+                "{error}; the file ends here, and what the port sends and receives from now on is not in it"
+            );
             result = Err(error);
             counter.count_dropped(taken - file.records());
             writer = None;
         }
     }
     if let Some(mut file) = writer {
-        result = file.flush();
+        let flushed = file.flush();
         counter.count_dropped(taken - file.records());
+        result = flushed.map_err(|error| explain(context, "writing the capture", error));
     }
-    result.map_err(|error| explain(context, "writing the capture", error))
+    result
 }
 
 fn record<'a>(captured: &Captured<'a>) -> Record<'a> {
