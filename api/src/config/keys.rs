@@ -64,7 +64,7 @@ pub fn from_table<T: DeserializeOwned + JsonSchema>(
 /// is called `2024` or `true` comes as a number or a truth value: it is a name all the same.
 ///
 /// # Errors
-/// For what is no text, number or truth value.
+/// For what is no text, number or truth value, and for an empty text.
 pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     struct Name;
     impl Visitor<'_> for Name {
@@ -74,8 +74,11 @@ pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf
             f.write_str("a path")
         }
 
-        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(Some(text.into()))
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "" => Err(E::custom("expected the name of a file")),
+                text => Ok(Some(text.into())),
+            }
         }
 
         fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {

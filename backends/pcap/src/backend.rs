@@ -21,7 +21,10 @@ enum Target {
 
 impl Target {
     fn of(device: &str, options: &Table) -> Result<Target> {
-        let context = format!("pcap:{device}");
+        let context = match device {
+            "" => "pcap".to_owned(),
+            device => format!("pcap:{device}"),
+        };
         let keys: FileKeys = from_table(&context, options)?;
         let given = options.keys().next();
         let reason = match (device, given) {

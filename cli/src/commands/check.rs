@@ -23,6 +23,13 @@ pub struct Args {
     ports: PortArgs,
 }
 
+/// What is wrong with a port, which many errors begin by naming: once.
+fn about(name: &str, error: &str) -> String {
+    let named = error.split_once(": ").filter(|(device, _)| name.starts_with(device));
+    let reason = named.map_or(error, |(_, reason)| reason);
+    format!("{}: {reason}", name.trim_end_matches(':'))
+}
+
 /// Checks.
 pub fn run(args: &Args) -> Result<()> {
     let registry = args.ports.registry()?;
@@ -46,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(spec) => text += &format!("{name}: right, {spec}\n"),
             Err(error) => {
                 wrong += 1;
-                say(&format!("{name}: {error}"));
+                say(&about(name, &error.to_string()));
             }
         }
     }
@@ -55,4 +62,21 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("{wrong} of {} ports are wrong", all.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_named_once() {
+        for (name, error, said) in [
+            ("pcap:", "pcap: it names nothing", "pcap: it names nothing"),
+            ("pcap:e0,zz=1", "pcap:e0: unknown key `zz`", "pcap:e0,zz=1: unknown key `zz`"),
+            ("lan", "loop:a.0: no: never", "lan: loop:a.0: no: never"),
+            ("x:y", "unknown backend `x`", "x:y: unknown backend `x`"),
+        ] {
+            assert_eq!(about(name, error), said);
+        }
+    }
 }
