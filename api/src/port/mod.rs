@@ -451,25 +451,25 @@ impl Port {
             let cells = lock(&shared.cells);
             (cells.rx.clone(), cells.tx.clone())
         };
-        let gates = || rx.iter().map(|c| &c.gate).chain(tx.iter().map(|c| &c.gate));
-        gates().for_each(|gate| gate.start_closing());
+        rx.iter().for_each(|cell| cell.core.start_closing());
+        tx.iter().for_each(|cell| cell.core.start_closing());
         rx.iter().for_each(|cell| cell.signal.signal());
         let deadline = Instant::now() + STOP_BOUND;
-        if !gates().all(|gate| gate.close(deadline)) {
+        let closed = rx.iter().all(|cell| cell.core.close(deadline))
+            && tx.iter().all(|cell| cell.core.close(deadline));
+        if !closed {
             let what = "the end of a call in progress on a queue";
             let device = shared.title.clone();
             return Err(Error::Timeout { device, what, timeout: STOP_BOUND });
         }
         let deadline = Instant::now() + STOP_BOUND;
         for cell in &tx {
-            // SAFETY: the gate was closed above, under the state's lock, which nobody else has.
-            if let Some(core) = unsafe { cell.take_core() } {
+            if let Some(core) = cell.core.take() {
                 core.drain(deadline);
             }
         }
         for cell in &rx {
-            // SAFETY: as above.
-            drop(unsafe { cell.take_core() });
+            drop(cell.take_core());
         }
         {
             let mut cells = lock(&shared.cells);
@@ -515,16 +515,13 @@ impl Port {
             (std::mem::take(&mut cells.rx), std::mem::take(&mut cells.tx))
         };
         let now = Instant::now();
-        for cell in tx.iter().filter(|cell| cell.gate.close(now)) {
-            // SAFETY: the gate was closed just now or by `stop`, which only this handle's owner can call, and no queue's
-            // owner takes its core before the port says that it is closed.
-            if let Some(core) = unsafe { cell.take_core() } {
+        for cell in tx.iter().filter(|cell| cell.core.close(now)) {
+            if let Some(core) = cell.core.take() {
                 core.drain(now);
             }
         }
-        for cell in rx.iter().filter(|cell| cell.gate.close(now)) {
-            // SAFETY: as above.
-            drop(unsafe { cell.take_core() });
+        for cell in rx.iter().filter(|cell| cell.core.close(now)) {
+            drop(cell.take_core());
         }
     }
 

@@ -8,9 +8,12 @@
 //! (contract R1, T3) beyond that. Trap: a helper of a lower real-time priority on the owner's processor gets on only if
 //! the owner sleeps; yielding gives way to its equals alone.
 //!
-//! Invariant: whoever moved the state from `IDLE` to `BUSY` or `CLOSED` has the cell's core for itself, until it stores
-//! `IDLE` again.
+//! Invariants, on which the unsafe code of [`Gated`] rests (and there is no other for queues):
+//! - whoever moved the state from `IDLE` to `BUSY` has what the gate guards for itself, until it stores `IDLE` again;
+//! - whoever moved it from `CLOSED`, or from `IDLE`, to `TAKEN` has it for good: nothing leaves `TAKEN`.
 
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,7 @@ use crate::error::{Error, Result};
 const IDLE: u32 = 0;
 const BUSY: u32 = 1;
 const CLOSED: u32 = 2;
+const TAKEN: u32 = 3;
 
 /// How often the owner looks at a gate that a helper holds: so many times at once, so many times yielding in between;
 /// from then on it sleeps so long each time.
@@ -26,8 +30,109 @@ const SPINS: u32 = 64;
 const YIELDS: u32 = 64;
 const NAP: Duration = Duration::from_micros(30);
 
+/// Something behind a gate.
+pub(crate) struct Gated<T> {
+    gate: Gate,
+    /// Touched as the module's invariants say.
+    core: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: `core` is touched by one thread at a time; the gate's acquire and release hand it from one to the next.
+unsafe impl<T: Send> Sync for Gated<T> {}
+
+impl<T> Gated<T> {
+    pub fn new(core: T) -> Gated<T> {
+        Gated { gate: Gate::default(), core: UnsafeCell::new(Some(core)) }
+    }
+
+    /// Enters for one call, which ends when what comes back is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the gate is closed, or about to be.
+    #[inline]
+    pub fn enter(&self) -> Result<Inside<'_, T>> {
+        self.gate.enter()?;
+        self.inside().ok_or(Error::Closed)
+    }
+
+    /// Enters if nobody is inside.
+    pub fn try_enter(&self) -> Option<Inside<'_, T>> {
+        self.gate.try_enter().then(|| self.inside()).flatten()
+    }
+
+    /// What a thread has that has moved the state to `BUSY`.
+    #[inline]
+    fn inside(&self) -> Option<Inside<'_, T>> {
+        let leave = Leave(&self.gate);
+        // SAFETY: the caller moved the state to `BUSY`, and it stays so until `leave` is dropped, with the reference.
+        let core = unsafe { &mut *self.core.get() }.as_mut()?;
+        Some(Inside { core, _leave: leave })
+    }
+
+    /// Lets no new call in.
+    pub fn start_closing(&self) {
+        self.gate.start_closing();
+    }
+
+    /// Closes the gate for good, waiting for the call in progress; false after `deadline`, true also if it was closed
+    /// before.
+    pub fn close(&self, deadline: Instant) -> bool {
+        self.gate.close(deadline)
+    }
+
+    /// Takes out what a closed gate guarded; nothing if it is not closed, or somebody did so before.
+    pub fn take(&self) -> Option<T> {
+        self.take_from(CLOSED)
+    }
+
+    /// The same of a gate that was not closed, if nobody is inside.
+    pub fn take_idle(&self) -> Option<T> {
+        self.take_from(IDLE)
+    }
+
+    fn take_from(&self, state: u32) -> Option<T> {
+        if !self.gate.moves(state, TAKEN) {
+            return None;
+        }
+        // SAFETY: the state was moved to `TAKEN` just now, so this is the one thread that touches it from now on.
+        unsafe { (*self.core.get()).take() }
+    }
+}
+
+/// A call inside a gate: what it guards. Dropping it leaves the gate.
+pub(crate) struct Inside<'a, T> {
+    core: &'a mut T,
+    _leave: Leave<'a>,
+}
+
+impl<T> Deref for Inside<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.core
+    }
+}
+
+impl<T> DerefMut for Inside<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.core
+    }
+}
+
+/// Leaves the gate on every way out, a panic included.
+struct Leave<'a>(&'a Gate);
+
+impl Drop for Leave<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+struct Gate {
     state: AtomicU32,
     /// Asked for before `stop` tries the gate: a queue in a tight loop lets it in.
     closing: AtomicBool,
@@ -36,11 +141,12 @@ pub(crate) struct Gate {
 impl Gate {
     /// Enters for one call. The caller leaves again.
     #[inline]
-    pub fn enter(&self) -> Result<()> {
+    fn enter(&self) -> Result<()> {
         let mut tries = 0u32;
-        while self.state.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err()
+        while let Err(state) =
+            self.state.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
         {
-            if self.closing.load(Ordering::Relaxed) {
+            if state != BUSY || self.closing.load(Ordering::Relaxed) {
                 return Err(Error::Closed);
             }
             give_way(tries);
@@ -54,33 +160,30 @@ impl Gate {
     }
 
     /// Enters if nobody is inside.
-    pub fn try_enter(&self) -> bool {
-        !self.closing.load(Ordering::Relaxed)
-            && self.state.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    fn try_enter(&self) -> bool {
+        !self.closing.load(Ordering::Relaxed) && self.moves(IDLE, BUSY)
     }
 
     #[inline]
-    pub fn leave(&self) {
+    fn leave(&self) {
         self.state.store(IDLE, Ordering::Release);
     }
 
-    /// Lets no new call in.
-    pub fn start_closing(&self) {
+    /// Moves the state, if it is `from`.
+    #[inline]
+    fn moves(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    fn start_closing(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Takes the gate for good if nobody is inside and nobody did so before.
-    pub fn close_first(&self) -> bool {
-        self.state.compare_exchange(IDLE, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
-    /// Takes the gate for good, waiting for the call in progress; false after `deadline`, true also if it was
-    /// closed before.
-    pub fn close(&self, deadline: Instant) -> bool {
+    fn close(&self, deadline: Instant) -> bool {
         let mut pause = Duration::from_micros(1);
         loop {
             match self.state.compare_exchange(IDLE, CLOSED, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) | Err(CLOSED) => return true,
+                Ok(_) | Err(CLOSED | TAKEN) => return true,
                 Err(_) if Instant::now() >= deadline => return false,
                 Err(_) => std::thread::sleep(pause),
             }
@@ -143,6 +246,36 @@ mod tests {
         assert!(gate.close(Instant::now()));
         assert!(gate.close(Instant::now()), "closing twice is closing");
         assert!(matches!(gate.enter(), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn what_is_behind_a_gate_is_taken_once_and_never_under_a_call() {
+        let gated = Gated::new(vec![1]);
+        assert_eq!(gated.take(), None, "it is not closed");
+        let mut inside = gated.enter().unwrap();
+        inside.push(2);
+        assert!(gated.try_enter().is_none() && gated.take_idle().is_none());
+        assert!(!gated.close(Instant::now()) && gated.take().is_none());
+        drop(inside);
+        assert!(gated.close(Instant::now()) && gated.take_idle().is_none());
+        // Closed is closed, also if nobody said before that it would be.
+        assert!(matches!(gated.enter(), Err(Error::Closed)));
+        assert_eq!((gated.take(), gated.take()), (Some(vec![1, 2]), None));
+        assert!(gated.close(Instant::now()), "closing what is empty is closing");
+        let gated = Gated::new(7);
+        assert_eq!((gated.take_idle(), gated.take_idle(), gated.take()), (Some(7), None, None));
+        assert!(gated.try_enter().is_none() && matches!(gated.enter(), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_panic_in_a_call_leaves_the_gate() {
+        let gated = Gated::new(0);
+        let call = std::panic::AssertUnwindSafe(|| {
+            let _inside = gated.enter().unwrap();
+            panic!("a bug");
+        });
+        assert!(std::panic::catch_unwind(call).is_err());
+        assert_eq!(*gated.enter().unwrap(), 0);
     }
 
     #[test]

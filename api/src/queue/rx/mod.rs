@@ -7,13 +7,12 @@ mod clock;
 mod pipeline;
 mod sources;
 
-use std::cell::UnsafeCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::gate::Gate;
+use super::gate::Gated;
 use crate::burst::Burst;
 use crate::error::{Error, Result};
 use crate::port::PortShared;
@@ -39,19 +38,12 @@ pub struct RxQueue {
 
 /// What a queue handle and its port share.
 pub(crate) struct RxCell {
-    pub gate: Gate,
-    /// Touched by the gate's holder only.
-    core: UnsafeCell<Option<RxCore>>,
+    pub core: Gated<RxCore>,
     pub signal: Arc<EventFd>,
     pub called: Arc<AtomicBool>,
     epoll: Epoll,
     pub port: Arc<PortShared>,
 }
-
-// SAFETY: `core` is touched by the gate's holder only, and everything in it is `Send`.
-unsafe impl Send for RxCell {}
-// SAFETY: as above; the rest is atomics and descriptors.
-unsafe impl Sync for RxCell {}
 
 impl RxCell {
     pub fn new(port: Arc<PortShared>, core: RxCore) -> Result<Arc<RxCell>> {
@@ -62,50 +54,33 @@ impl RxCell {
         if let Some(fd) = core.driver.event_descriptor() {
             epoll.add(fd).map_err(system)?;
         }
-        Ok(Arc::new(RxCell {
-            gate: Gate::default(),
-            core: UnsafeCell::new(Some(core)),
-            signal,
-            called: Arc::default(),
-            epoll,
-            port,
-        }))
+        Ok(Arc::new(RxCell { core: Gated::new(core), signal, called: Arc::default(), epoll, port }))
     }
 
     /// Runs a call inside the gate.
     #[inline]
     fn with<T>(&self, call: impl FnOnce(&mut RxCore) -> Result<T>) -> Result<T> {
-        self.gate.enter().inspect_err(|_| self.let_go())?;
-        let guard = Leave(&self.gate);
-        // SAFETY: this thread holds the gate until `guard` is dropped.
-        let core = unsafe { &mut *self.core.get() };
-        let result = core.as_mut().ok_or(Error::Closed).and_then(call);
-        drop(guard);
-        result
+        call(&mut *self.core.enter().inspect_err(|_| self.let_go())?)
     }
 
     /// After a close that gave up on a call of this queue's owner: the owner drops what it was left with, and the device
     /// is free (contract L10).
     #[cold]
     fn let_go(&self) {
-        if self.port.is_closed() && self.gate.close_first() {
-            // SAFETY: the gate was closed just now, by this thread and nobody before.
-            drop(unsafe { self.take_core() });
+        if self.port.is_closed() {
+            drop(self.core.take_idle().map(|core| self.apart(core)));
         }
     }
 
-    /// Takes the core out of a cell whose gate was closed by the caller.
-    ///
-    /// # Safety
-    /// `gate.close` returned true on this thread's behalf, and nobody else does the same.
-    pub unsafe fn take_core(&self) -> Option<RxCore> {
-        // SAFETY: the gate is closed for good, so nobody enters any more.
-        let mut core = unsafe { (*self.core.get()).take() };
-        if let Some(core) = &mut core {
-            // The driver's descriptors go with it.
-            core.sources.forget(&self.epoll);
-            core.driver.event_descriptor().into_iter().for_each(|fd| self.epoll.remove(fd));
-        }
+    /// Takes the core out of a cell whose gate is closed.
+    pub fn take_core(&self) -> Option<RxCore> {
+        self.core.take().map(|core| self.apart(core))
+    }
+
+    /// The driver's descriptors go with the core.
+    fn apart(&self, mut core: RxCore) -> RxCore {
+        core.sources.forget(&self.epoll);
+        core.driver.event_descriptor().into_iter().for_each(|fd| self.epoll.remove(fd));
         core
     }
 }
@@ -119,16 +94,6 @@ pub(crate) enum Look {
     Poll,
     /// All reasons, and if there is none, the descriptors are left armed.
     Arm,
-}
-
-/// Leaves the gate on every way out, a panic included.
-pub(crate) struct Leave<'a>(pub &'a Gate);
-
-impl Drop for Leave<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.leave();
-    }
 }
 
 impl RxQueue {

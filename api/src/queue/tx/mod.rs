@@ -5,15 +5,15 @@
 
 mod pipeline;
 
-use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::gate::Gate;
-use super::rx::Leave;
+use super::gate::Gated;
 use crate::burst::Burst;
-use crate::error::{Error, Refused, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{Refused, Result};
 use crate::packet::{Packet, Timestamp};
 use crate::pool::PoolCache;
 use crate::port::PortShared;
@@ -52,85 +52,47 @@ pub struct TxTimestamp {
 
 /// What a queue handle and its port share.
 pub(crate) struct TxCell {
-    pub gate: Gate,
-    /// Touched by the gate's holder only.
-    core: UnsafeCell<Option<TxCore>>,
+    pub core: Gated<TxCore>,
     /// Whether the device may still have frames; so that others need not enter to find out that it has none.
     outstanding: AtomicBool,
     pub port: Arc<PortShared>,
 }
 
-// SAFETY: `core` is touched by the gate's holder only, and everything in it is `Send`.
-unsafe impl Send for TxCell {}
-// SAFETY: as above.
-unsafe impl Sync for TxCell {}
-
 impl TxCell {
     pub fn new(port: Arc<PortShared>, core: TxCore) -> Arc<TxCell> {
-        Arc::new(TxCell {
-            gate: Gate::default(),
-            core: UnsafeCell::new(Some(core)),
-            outstanding: AtomicBool::new(false),
-            port,
-        })
+        Arc::new(TxCell { core: Gated::new(core), outstanding: AtomicBool::new(false), port })
     }
 
     /// Runs a call inside the gate.
     #[inline]
     fn with<T>(&self, call: impl FnOnce(&mut TxCore) -> Result<T>) -> Result<T> {
-        self.gate.enter().inspect_err(|_| self.let_go())?;
-        let guard = Leave(&self.gate);
-        // SAFETY: this thread holds the gate until `guard` is dropped.
-        let core = unsafe { &mut *self.core.get() };
-        let result = core.as_mut().ok_or(Error::Closed).and_then(call);
-        drop(guard);
-        result
+        call(&mut *self.core.enter().inspect_err(|_| self.let_go())?)
     }
 
-    /// After a close that gave up on a call of this queue's owner: the owner drops what it was left with, and the device
-    /// is free (contract L10).
+    /// As with the receive side's cell.
     #[cold]
     fn let_go(&self) {
-        if self.port.is_closed() && self.gate.close_first() {
-            // SAFETY: the gate was closed just now, by this thread and nobody before.
-            drop(unsafe { self.take_core() });
-        }
-    }
-
-    /// Runs a call if nobody is inside: for sweeps by other queues of the port.
-    fn try_with(&self, call: impl FnOnce(&mut TxCore)) {
-        if self.gate.try_enter() {
-            let guard = Leave(&self.gate);
-            // SAFETY: this thread holds the gate until `guard` is dropped.
-            if let Some(core) = unsafe { &mut *self.core.get() } {
-                call(core);
-            }
-            drop(guard);
+        if self.port.is_closed() {
+            drop(self.core.take_idle());
         }
     }
 
     /// Gives completed frames back, if the owner is not inside (it does so itself then).
     pub fn sweep(&self) {
-        if self.outstanding.load(Ordering::Relaxed) {
-            self.try_with(|core| {
-                let left = core.driver.reclaim(&mut core.caches).unwrap_or_default();
-                self.outstanding.store(left.packets > 0, Ordering::Relaxed);
-            });
+        if self.outstanding.load(Ordering::Relaxed)
+            && let Some(mut core) = self.core.try_enter()
+        {
+            let core = &mut *core;
+            let left = core.driver.reclaim(&mut core.caches).unwrap_or_default();
+            self.outstanding.store(left.packets > 0, Ordering::Relaxed);
         }
     }
 
     /// Gives the caches' frames back, so that none is stranded while the port's owner sleeps (contract P1).
     pub fn flush_caches(&self) {
-        self.try_with(|core| core.caches.iter_mut().for_each(PoolCache::flush));
-    }
-
-    /// Takes the core out of a cell whose gate was closed by the caller.
-    ///
-    /// # Safety
-    /// `gate.close` returned true on this thread's behalf, and nobody else does the same.
-    pub unsafe fn take_core(&self) -> Option<TxCore> {
-        // SAFETY: the gate is closed for good, so nobody enters any more.
-        unsafe { (*self.core.get()).take() }
+        if let Some(mut core) = self.core.try_enter() {
+            core.caches.iter_mut().for_each(PoolCache::flush);
+        }
     }
 }
 
