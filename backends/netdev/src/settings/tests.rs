@@ -27,14 +27,20 @@ fn change(settings: &mut Settings) {
     assert_eq!(state(), ("02:00:00:00:00:78".into(), 4000, false));
 }
 
+/// An interface that was changed by a port: the journal and where it is, the port's settings, and what it was like before.
+fn changed() -> (tempfile::TempDir, Journal, Settings, (String, usize, bool)) {
+    let (place, before) = (tempfile::tempdir().unwrap(), state());
+    let journal = journal(&place);
+    let mut settings = open(&journal);
+    change(&mut settings);
+    (place, journal, settings, before)
+}
+
 #[test]
 fn what_was_changed_is_put_back_and_nothing_stays_written() {
     in_namespace(|| {
         run("ethtool", "-K a0 gro on");
-        let (place, before) = (tempfile::tempdir().unwrap(), state());
-        let journal = journal(&place);
-        let mut settings = open(&journal);
-        change(&mut settings);
+        let (_place, journal, settings, before) = changed();
         let entry = journal.read(settings.interface()).unwrap().unwrap();
         assert_eq!((entry.changes.len(), entry.changes[0].found.as_str()), (4, before.0.as_str()));
         drop(settings);
@@ -69,10 +75,7 @@ fn switches_go_back_at_stop_and_the_rest_at_close() {
 fn the_next_opener_puts_back_what_a_killed_one_left() {
     in_namespace(|| {
         run("ethtool", "-K a0 gro on");
-        let (place, before) = (tempfile::tempdir().unwrap(), state());
-        let journal = journal(&place);
-        let mut settings = open(&journal);
-        change(&mut settings);
+        let (_place, journal, settings, before) = changed();
         std::mem::forget(settings);
         let settings = open(&journal);
         assert_eq!(state(), before);
@@ -84,10 +87,7 @@ fn the_next_opener_puts_back_what_a_killed_one_left() {
 #[test]
 fn a_listing_puts_it_back_too_but_not_while_somebody_has_it_open() {
     in_namespace(|| {
-        let (place, before) = (tempfile::tempdir().unwrap(), state());
-        let journal = journal(&place);
-        let mut settings = open(&journal);
-        change(&mut settings);
+        let (_place, journal, settings, before) = changed();
         let a0 = Interface::open("a0").unwrap();
         let lock = DeviceLock::take(&lock_key(&a0, "a0").unwrap(), "test:a0").unwrap();
         assert_eq!(recover_from(&journal, &a0, "test:a0"), None);
@@ -102,10 +102,7 @@ fn a_listing_puts_it_back_too_but_not_while_somebody_has_it_open() {
 #[test]
 fn what_somebody_else_changed_since_is_left_alone() {
     in_namespace(|| {
-        let (place, before) = (tempfile::tempdir().unwrap(), state());
-        let journal = journal(&place);
-        let mut settings = open(&journal);
-        change(&mut settings);
+        let (_place, _journal, settings, before) = changed();
         run("ip", "link set a0 mtu 2000");
         drop(settings);
         assert_eq!(state(), (before.0, 2000, before.2));
@@ -135,10 +132,7 @@ fn an_interface_that_went_away_stays_written_down() {
 fn one_that_was_moved_while_it_was_open_is_named_where_it_is_and_put_back_when_it_returns() {
     in_namespace(|| {
         run("ethtool", "-K a0 gro on");
-        let (place, before) = (tempfile::tempdir().unwrap(), state());
-        let journal = journal(&place);
-        let mut settings = open(&journal);
-        change(&mut settings);
+        let (_place, journal, settings, before) = changed();
         // SAFETY: it takes nothing and cannot fail.
         let thread = || unsafe { libc::syscall(libc::SYS_gettid) };
         let home = thread();
