@@ -8,6 +8,8 @@
 //! Those that look at what the whole process holds (L9) run alone, after the others.
 
 mod backend;
+mod rx;
+mod tx;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
