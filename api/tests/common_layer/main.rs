@@ -2,6 +2,8 @@
 //! back. The conformance suite shows the same on real backends; here the driver can be made to misbehave.
 
 mod captures;
+#[path = "../common/mod.rs"]
+mod common;
 mod driver;
 mod packets;
 mod ports;

@@ -1,11 +1,11 @@
 //! What a packet goes through on its way down and up: lengths, copies, requests, chains.
 
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyport::packet::{Checksums, Clock, L4Checksum, Timestamp, TimestampSource, TxRequests};
 use anyport::{Burst, Error, Pool};
 
+use crate::common::Log;
 use crate::driver::*;
 
 #[test]
@@ -218,38 +218,11 @@ fn tags_are_inserted_in_software_and_taken_out_again_if_not_sent() {
     }
 }
 
-/// Takes down what is logged.
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0.push_str(&format!("{value:?}"));
-            }
-        }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn each_time_that_a_clock_is_set_back_is_reported() {
     let bench = Bench::new(|capability| capability.offloads.rx_timestamp = true);
     let (_port, mut rx, _tx) = bench.open(",rx_timestamp=required");
-    let said = Arc::new(Mutex::new(Vec::new()));
+    let log = Log::default();
     let mut burst = Burst::new();
     let mut receive = |times: &[u64]| {
         let (source, clock) = (TimestampSource::Kernel, Clock::RealTime);
@@ -260,19 +233,19 @@ fn each_time_that_a_clock_is_set_back_is_reported() {
         assert_eq!(rx.recv(&mut burst).unwrap(), times.len());
         burst.clear();
     };
-    tracing::subscriber::with_default(Log(said.clone()), || {
+    tracing::subscriber::with_default(log.clone(), || {
         receive(&[500, 600, 550]);
-        assert_eq!(said.lock().unwrap().len(), 1);
+        assert_eq!(log.said().len(), 1);
         receive(&[700, 650, 660, 640]);
         // Not a second later, but as soon as that is over: a message at most per second.
         let deadline = Instant::now() + Duration::from_secs(20);
-        while said.lock().unwrap().len() < 2 && Instant::now() < deadline {
+        while log.said().len() < 2 && Instant::now() < deadline {
             receive(&[]);
             std::thread::yield_now();
         }
         receive(&[700, 800]);
     });
-    let said = said.lock().unwrap();
+    let said = log.said();
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("went back by 50 ns"), "{said:?}");
     assert!(said[1].contains("went back 2 times, by up to 50 ns"), "{said:?}");
