@@ -17,7 +17,7 @@
 //! | [`vlans`] | receiving all VLAN identifiers in spite of a card's filter |
 //! | [`watch`] | a descriptor that becomes readable when a link changes |
 //! | [`devices`] | a listing |
-//! | [`privilege`], [`error`] | what this thread may do; system errors, with what they mean for a port |
+//! | [`privilege`], [`error`], [`sys`] | what this thread may do; system errors, with what they mean for a port; system calls |
 //!
 //! A backend's `open` goes like this, the lock held by then:
 //!
@@ -56,7 +56,7 @@ pub mod privilege;
 pub mod queueing;
 pub mod segments;
 pub mod settings;
-mod sys;
+pub mod sys;
 pub mod takeover;
 pub mod tcx;
 #[cfg(any(test, feature = "testing"))]

@@ -4,7 +4,10 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Takes over a descriptor that a system call returned.
-pub(crate) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// The system's, if it is no descriptor.
+pub fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -12,7 +15,11 @@ pub(crate) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-pub(crate) fn set_option<T>(
+/// Sets an option of a socket to a plain value, as long as the kernel's structure is.
+///
+/// # Errors
+/// The system's.
+pub fn set_option<T>(
     fd: RawFd,
     level: libc::c_int,
     option: libc::c_int,
@@ -25,8 +32,11 @@ pub(crate) fn set_option<T>(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Reads a plain option; how many bytes the kernel wrote.
-pub(crate) fn get_option<T>(
+/// Reads an option of a socket into a plain value; how many bytes the kernel wrote.
+///
+/// # Errors
+/// The system's.
+pub fn get_option<T>(
     fd: RawFd,
     level: libc::c_int,
     option: libc::c_int,

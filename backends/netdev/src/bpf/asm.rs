@@ -4,6 +4,8 @@
 //!
 //! Trap: the verifier wants every path to end, so jumps go forward only; [`Assembler::finish`] refuses others.
 
+use std::os::fd::AsRawFd;
+
 /// A register. `R0` returns, `R1` to `R5` are a call's arguments and lost in it, `R6` to `R9` stay, `R10` is the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -52,6 +54,8 @@ pub enum Cond {
     Eq = 0x10,
     /// Any of the bits set.
     Set = 0x40,
+    /// Greater, unsigned.
+    Gt = 0x20,
     /// Not equal.
     Ne = 0x50,
     /// Less, unsigned.
@@ -127,6 +131,18 @@ impl Assembler {
         self.push(0x06 | cond as u8, reg, Reg::R0, 0, value as i32)
     }
 
+    /// Jumps to the label if the two registers, all 64 bits of them, meet the condition.
+    pub fn jump_if_reg(&mut self, cond: Cond, reg: Reg, other: Reg, label: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), label));
+        self.push(0x0d | cond as u8, reg, other, 0, 0)
+    }
+
+    /// `to = the map with that descriptor`. It takes two places.
+    pub fn load_map(&mut self, to: Reg, map: &impl AsRawFd) -> &mut Self {
+        // BPF_PSEUDO_MAP_FD stands where the other register would.
+        self.push(0x18, to, Reg::R1, 0, map.as_raw_fd()).push(0, Reg::R0, Reg::R0, 0, 0)
+    }
+
     /// Jumps to the label.
     pub fn jump(&mut self, label: Label) -> &mut Self {
         self.jumps.push((self.code.len(), label));
@@ -141,6 +157,11 @@ impl Assembler {
     /// Ends the program with this verdict.
     pub fn exit(&mut self, verdict: i32) -> &mut Self {
         self.op(Op::Mov, Reg::R0, verdict).push(0x95, Reg::R0, Reg::R0, 0, 0)
+    }
+
+    /// Ends the program with what is in `R0`.
+    pub fn exit_with_r0(&mut self) -> &mut Self {
+        self.push(0x95, Reg::R0, Reg::R0, 0, 0)
     }
 
     /// A label to be placed later.

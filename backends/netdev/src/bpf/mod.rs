@@ -4,15 +4,22 @@
 //! `kill -9` (contract L8).
 
 pub mod asm;
+mod xdp;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::sys::owned;
 
+pub use xdp::{Sockets, XdpMode};
+
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE: libc::c_long = 2;
+const MAP_DELETE: libc::c_long = 3;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 
 /// The kinds of program that are used here.
@@ -170,6 +177,27 @@ impl Program {
 pub struct Link(OwnedFd);
 
 impl Link {
+    /// Puts another program of the same kind in the place of the attached one: there is no moment with neither, or both.
+    ///
+    /// # Errors
+    /// `ENOLINK` if the interface is gone; the system's.
+    pub fn replace(&self, program: &Program) -> io::Result<()> {
+        #[repr(C)]
+        struct Update {
+            link: u32,
+            program: u32,
+            flags: u32,
+            old: u32,
+        }
+        let mut update = Update {
+            link: self.0.as_raw_fd() as u32,
+            program: program.as_raw_fd() as u32,
+            flags: 0,
+            old: 0,
+        };
+        call(LINK_UPDATE, &mut update).map(drop)
+    }
+
     /// Detaches the program now, whoever has the descriptor still.
     pub fn detach(&self) {
         // The descriptor, and fields that stay zero.

@@ -1,0 +1,466 @@
+//! The rings of an AF_XDP socket: single producer, single consumer, in memory that is shared with the kernel.
+//!
+//! ```text
+//!   index:     consumer ──► entries that are there ──► producer      both count up for ever, modulo 2^32
+//!   slot:      index & (size - 1)                                    size is a power of two
+//!
+//!   fill, transmit          this process produces    Producer
+//!   receive, completion     this process consumes    Consumer
+//! ```
+//!
+//! Invariants, on which all unsafe code here rests:
+//!
+//! - `producer`, `consumer`, `flags` and `size` entries from `entries` on are valid as long as `memory` lives, and aligned
+//!   ([`Memory::new`] checks the ranges);
+//! - of the two indices, only one side writes each; a side reads the other's with acquire, and publishes its own with release,
+//!   so entries are seen before the index that says that they are there (`net/xdp/xsk_queue.h`);
+//! - a slot is written only between the consumer's index + size and the producer's, and read only between the two: whatever
+//!   the other side's index says, it is checked to be at most `size` away ([`Broken`] otherwise, contract F8), so no access
+//!   leaves the ring.
+//!
+//! Trap: a look at the other side's index costs a cache miss, so it is remembered, and looked at again only when what is known
+//! is not enough.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// `XDP_RING_NEED_WAKEUP`: the kernel sleeps, and wants a system call.
+pub(crate) const NEED_WAKEUP: u32 = 1;
+
+/// The other side's index is impossible: the ring's memory was written to by somebody else, or the kernel is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+/// Where in the memory a ring has its parts, in bytes (`struct xdp_ring_offset`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Offsets {
+    pub producer: u64,
+    pub consumer: u64,
+    pub entries: u64,
+    pub flags: u64,
+}
+
+/// Memory that a ring lies in; whoever made it decides what dropping it does.
+pub(crate) struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+    _owner: Box<dyn Send + Sync>,
+}
+
+// SAFETY: the memory belongs to the value's owner, and is used through the rings only.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Memory of `len` bytes.
+    ///
+    /// # Safety
+    /// It is valid, readable and writable as long as `owner` lives, and nothing but rings and the kernel touches it.
+    pub unsafe fn new(base: NonNull<u8>, len: usize, owner: Box<dyn Send + Sync>) -> Memory {
+        Memory { base, len, _owner: owner }
+    }
+
+    /// A pointer to `count` values at `offset`, if they lie within and are aligned.
+    fn at<T>(&self, offset: u64, count: usize) -> Option<NonNull<T>> {
+        let offset = usize::try_from(offset).ok()?;
+        let end = count.checked_mul(size_of::<T>())?.checked_add(offset)?;
+        // SAFETY: within the memory, as was just checked.
+        let start = (end <= self.len).then(|| unsafe { self.base.add(offset) })?;
+        start.addr().get().is_multiple_of(align_of::<T>()).then(|| start.cast())
+    }
+}
+
+/// What both sides are made of.
+struct Ring<T> {
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
+    entries: NonNull<T>,
+    size: u32,
+    _memory: Arc<Memory>,
+    _entry: PhantomData<T>,
+}
+
+// SAFETY: the pointers are used by the one side that the value is, from one thread at a time; entries are plain values.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+impl<T: Copy> Ring<T> {
+    /// `None` if the parts do not lie in the memory, or the size is no power of two.
+    fn new(memory: Arc<Memory>, offsets: &Offsets, size: u32) -> Option<Ring<T>> {
+        if !size.is_power_of_two() {
+            return None;
+        }
+        Some(Ring {
+            producer: memory.at(offsets.producer, 1)?,
+            consumer: memory.at(offsets.consumer, 1)?,
+            flags: memory.at(offsets.flags, 1)?,
+            entries: memory.at(offsets.entries, size as usize)?,
+            size,
+            _memory: memory,
+            _entry: PhantomData,
+        })
+    }
+
+    fn producer(&self) -> &AtomicU32 {
+        // SAFETY: valid as long as the memory lives; atomics may be shared.
+        unsafe { self.producer.as_ref() }
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { self.consumer.as_ref() }
+    }
+
+    fn flags(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { self.flags.as_ref() }.load(Ordering::Relaxed)
+    }
+
+    /// The slot of an index: always inside.
+    #[inline]
+    fn slot(&self, index: u32) -> NonNull<T> {
+        // SAFETY: less than `size` entries from the first.
+        unsafe { self.entries.add((index & (self.size - 1)) as usize) }
+    }
+}
+
+/// The side that adds entries: of the fill and the transmit ring.
+pub(crate) struct Producer<T> {
+    ring: Ring<T>,
+    /// The index of the next entry; what is before it and not published is not the kernel's yet.
+    next: u32,
+    /// The consumer's index when it was last looked at.
+    consumed: u32,
+}
+
+impl<T: Copy> Producer<T> {
+    /// The producing side of a ring; `None` if the ring does not lie in the memory.
+    pub fn new(memory: Arc<Memory>, offsets: &Offsets, size: u32) -> Option<Producer<T>> {
+        let ring = Ring::new(memory, offsets, size)?;
+        let next = ring.producer().load(Ordering::Relaxed);
+        let consumed = ring.consumer().load(Ordering::Acquire);
+        Some(Producer { ring, next, consumed })
+    }
+
+    /// How many entries can be pushed now; looks at the kernel's index only if fewer than `want` are known to be free.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    #[inline]
+    pub fn free(&mut self, want: u32) -> Result<u32, Broken> {
+        let known = self.ring.size - self.next.wrapping_sub(self.consumed);
+        if known >= want {
+            return Ok(known);
+        }
+        let consumed = self.ring.consumer().load(Ordering::Acquire);
+        let used = self.next.wrapping_sub(consumed);
+        if used > self.ring.size {
+            return Err(Broken);
+        }
+        self.consumed = consumed;
+        Ok(self.ring.size - used)
+    }
+
+    /// Adds an entry; false (and nothing is done) if there is no room that [`free`](Producer::free) has seen.
+    #[inline]
+    pub fn push(&mut self, entry: T) -> bool {
+        if self.next.wrapping_sub(self.consumed) >= self.ring.size {
+            return false;
+        }
+        // SAFETY: the slot is inside, and the kernel's no more: its index has passed it.
+        unsafe { self.ring.slot(self.next).write(entry) };
+        self.next = self.next.wrapping_add(1);
+        true
+    }
+
+    /// Takes back the `count` last entries that were pushed and not published.
+    pub fn unpush(&mut self, count: u32) {
+        let unpublished = self.next.wrapping_sub(self.ring.producer().load(Ordering::Relaxed));
+        self.next = self.next.wrapping_sub(count.min(unpublished));
+    }
+
+    /// Makes all entries that were pushed the kernel's.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.ring.producer().store(self.next, Ordering::Release);
+    }
+
+    /// Entries that are the kernel's and that it has not consumed; looks at its index.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn pending(&mut self) -> Result<u32, Broken> {
+        self.free(u32::MAX).map(|free| self.ring.size - free)
+    }
+
+    /// Whether the kernel has to be woken to see new entries.
+    #[inline]
+    pub fn needs_wakeup(&self) -> bool {
+        self.ring.flags() & NEED_WAKEUP != 0
+    }
+
+    /// Entries in all.
+    pub fn size(&self) -> u32 {
+        self.ring.size
+    }
+}
+
+/// The side that takes entries: of the receive and the completion ring.
+pub(crate) struct Consumer<T> {
+    ring: Ring<T>,
+    /// The index of the next entry; what is before it and not released is not the kernel's yet.
+    next: u32,
+    /// The producer's index when it was last looked at.
+    produced: u32,
+}
+
+impl<T: Copy> Consumer<T> {
+    /// The consuming side of a ring; `None` if the ring does not lie in the memory.
+    pub fn new(memory: Arc<Memory>, offsets: &Offsets, size: u32) -> Option<Consumer<T>> {
+        let ring = Ring::new(memory, offsets, size)?;
+        let next = ring.consumer().load(Ordering::Relaxed);
+        Some(Consumer { ring, next, produced: next })
+    }
+
+    /// How many entries are there; looks at the kernel's index only if fewer than `want` are known.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    #[inline]
+    pub fn ready(&mut self, want: u32) -> Result<u32, Broken> {
+        let known = self.produced.wrapping_sub(self.next);
+        if known >= want {
+            return Ok(known);
+        }
+        let produced = self.ring.producer().load(Ordering::Acquire);
+        let ready = produced.wrapping_sub(self.next);
+        if ready > self.ring.size {
+            return Err(Broken);
+        }
+        self.produced = produced;
+        Ok(ready)
+    }
+
+    /// The next entry of those that [`ready`](Consumer::ready) has seen.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.next == self.produced {
+            return None;
+        }
+        // SAFETY: the slot is inside, and the kernel has written it before its index passed it.
+        let entry = unsafe { self.ring.slot(self.next).read() };
+        self.next = self.next.wrapping_add(1);
+        Some(entry)
+    }
+
+    /// Gives the slots of all entries that were taken back to the kernel.
+    #[inline]
+    pub fn release(&mut self) {
+        self.ring.consumer().store(self.next, Ordering::Release);
+    }
+
+    /// Whether the kernel has to be woken to make progress.
+    pub fn needs_wakeup(&self) -> bool {
+        self.ring.flags() & NEED_WAKEUP != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A ring over plain memory, and where its indices are.
+    struct Plain {
+        memory: Arc<Memory>,
+        offsets: Offsets,
+    }
+
+    impl Plain {
+        /// Both indices begin at `start`.
+        fn new(size: u32, start: u32) -> Plain {
+            let offsets = Offsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
+            let len = 192 + size as usize * size_of::<u64>();
+            let words = Box::leak(vec![0u64; len / 8].into_boxed_slice());
+            let base = NonNull::from(&mut *words).cast::<u8>();
+            struct Owner(NonNull<[u64]>);
+            // SAFETY: only freed through it.
+            unsafe impl Send for Owner {}
+            // SAFETY: as above.
+            unsafe impl Sync for Owner {}
+            impl Drop for Owner {
+                fn drop(&mut self) {
+                    // SAFETY: leaked above, once.
+                    drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+                }
+            }
+            let owner = Box::new(Owner(NonNull::from(words)));
+            // SAFETY: as long as the owner lives; nobody else has the pointer.
+            let memory = Arc::new(unsafe { Memory::new(base, len, owner) });
+            let plain = Plain { memory, offsets };
+            plain.word(0).store(start, Ordering::Relaxed);
+            plain.word(64).store(start, Ordering::Relaxed);
+            plain
+        }
+
+        fn word(&self, offset: u64) -> &AtomicU32 {
+            // SAFETY: within the memory, aligned, and lives as long as `self`.
+            unsafe { self.memory.at::<AtomicU32>(offset, 1).unwrap().as_ref() }
+        }
+
+        fn producer(&self, size: u32) -> Producer<u64> {
+            Producer::new(self.memory.clone(), &self.offsets, size).unwrap()
+        }
+
+        fn consumer(&self, size: u32) -> Consumer<u64> {
+            Consumer::new(self.memory.clone(), &self.offsets, size).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_does_not_lie_in_the_memory_is_no_ring() {
+        let plain = Plain::new(8, 0);
+        let ring = |offsets: Offsets, size| Ring::<u64>::new(plain.memory.clone(), &offsets, size);
+        let good = plain.offsets;
+        assert!(ring(good, 8).is_some());
+        assert!(ring(good, 16).is_none() && ring(good, 7).is_none() && ring(good, 0).is_none());
+        assert!(ring(Offsets { entries: 196, ..good }, 4).is_none(), "not aligned");
+        assert!(ring(Offsets { producer: 1 << 40, ..good }, 8).is_none());
+        assert!(ring(Offsets { consumer: u64::MAX, ..good }, 8).is_none());
+        assert!(ring(Offsets { flags: 2, ..good }, 8).is_none());
+    }
+
+    #[test]
+    fn nothing_is_the_kernels_before_it_is_published() {
+        let plain = Plain::new(4, u32::MAX - 1);
+        let (mut ours, mut kernel) = (plain.producer(4), plain.consumer(4));
+        assert!(ours.push(1) && ours.push(2) && ours.push(3));
+        assert_eq!(kernel.ready(1), Ok(0));
+        ours.unpush(1);
+        ours.publish();
+        ours.unpush(5);
+        assert_eq!((kernel.ready(1), kernel.pop(), kernel.pop(), kernel.pop()), (Ok(2), Some(1), Some(2), None));
+        assert_eq!(ours.pending(), Ok(2));
+        kernel.release();
+        assert_eq!((ours.pending(), ours.free(4)), (Ok(0), Ok(4)));
+    }
+
+    #[test]
+    fn an_index_that_jumps_is_an_error_and_no_access() {
+        let plain = Plain::new(4, 0);
+        let (mut ours, mut kernel) = (plain.producer(4), plain.consumer(4));
+        // The consumer has consumed what was never there; the producer has produced more than fits.
+        plain.word(64).store(1, Ordering::Relaxed);
+        assert_eq!(ours.free(5), Err(Broken));
+        assert!((0..4).all(|entry| ours.push(entry)) && !ours.push(4));
+        plain.word(0).store(5, Ordering::Relaxed);
+        assert_eq!(kernel.ready(1), Err(Broken));
+        assert_eq!(kernel.pop(), None);
+        plain.word(0).store(u32::MAX, Ordering::Relaxed);
+        assert_eq!(kernel.ready(1), Err(Broken));
+    }
+
+    #[test]
+    fn the_kernel_says_when_it_sleeps() {
+        let plain = Plain::new(4, 0);
+        let (ours, kernel) = (plain.producer(4), plain.consumer(4));
+        assert!(!ours.needs_wakeup() && !kernel.needs_wakeup());
+        plain.word(128).store(NEED_WAKEUP, Ordering::Relaxed);
+        assert!(ours.needs_wakeup() && kernel.needs_wakeup());
+    }
+
+    #[test]
+    fn two_threads_lose_nothing() {
+        let count = if cfg!(miri) { 200 } else { 100_000 };
+        let plain = Plain::new(8, u32::MAX - 50);
+        let (mut ours, mut kernel) = (plain.producer(8), plain.consumer(8));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut next = 0;
+                while next < count {
+                    let free = u64::from(ours.free(3).unwrap()).min(count - next);
+                    if free == 0 {
+                        std::thread::yield_now();
+                    }
+                    (0..free).for_each(|at| assert!(ours.push(next + at)));
+                    next += free;
+                    ours.publish();
+                }
+            });
+            let mut expected = 0;
+            while expected < count {
+                if kernel.ready(1).unwrap() == 0 {
+                    std::thread::yield_now();
+                }
+                while let Some(entry) = kernel.pop() {
+                    assert_eq!(entry, expected);
+                    expected += 1;
+                }
+                kernel.release();
+            }
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the two sides do in whatever order, the ring is the queue that it pretends to be.
+        #[test]
+        fn a_ring_is_a_bounded_queue(
+            start in any::<u32>(),
+            power in 0u32..5,
+            steps in proptest::collection::vec((0u8..6, 1u32..20), 0..200),
+        ) {
+            let size = 1 << power;
+            let plain = Plain::new(size, start);
+            let (mut ours, mut kernel) = (plain.producer(size), plain.consumer(size));
+            let (mut pushed, mut published, mut popped) = (VecDeque::new(), VecDeque::new(), 0usize);
+            let mut number = 0;
+            for (step, n) in steps {
+                match step {
+                    0 => {
+                        let free = ours.free(n).unwrap();
+                        prop_assert!(free as usize + pushed.len() + published.len() + popped <= size as usize);
+                        for _ in 0..n {
+                            if ours.push(number) {
+                                pushed.push_back(number);
+                                number += 1;
+                            }
+                        }
+                        prop_assert!(pushed.len() + published.len() + popped <= size as usize);
+                    }
+                    1 => {
+                        let back = (n as usize).min(pushed.len());
+                        ours.unpush(back as u32);
+                        pushed.truncate(pushed.len() - back);
+                    }
+                    2 => {
+                        ours.publish();
+                        published.append(&mut pushed);
+                    }
+                    3 => prop_assert_eq!(kernel.ready(u32::MAX).unwrap() as usize, published.len()),
+                    4 => {
+                        kernel.ready(n).unwrap();
+                        for _ in 0..n {
+                            let Some(entry) = kernel.pop() else { break };
+                            prop_assert_eq!(Some(entry), published.pop_front());
+                            popped += 1;
+                        }
+                    }
+                    _ => {
+                        kernel.release();
+                        popped = 0;
+                        prop_assert_eq!(ours.pending().unwrap() as usize, published.len() + pushed.len());
+                    }
+                }
+            }
+        }
+    }
+}
