@@ -10,6 +10,8 @@ use anyport::Registry;
 /// ```
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
+    #[cfg(feature = "af_xdp")]
+    add(&mut registry, anyport_af_xdp::AfXdp::default());
     #[cfg(feature = "loop")]
     add(&mut registry, anyport_loopback::Loopback::default());
     #[cfg(feature = "pcap")]

@@ -2,10 +2,24 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`ring`] | the rings that are shared with the kernel |
-//! | [`socket`] | the system calls of one AF_XDP socket |
-//! | [`program`] | which frames go to the sockets |
+//! | `backend`, `keys` | from a spec to a port |
+//! | `port` | opening, settings, starting and stopping |
+//! | `rx`, `tx` | one queue each way |
+//! | `lent` | which frames of the pool are with the kernel |
+//! | `device` | what all queues of a port share |
+//! | `program` | which frames go to the sockets |
+//! | `socket` | the system calls of one AF_XDP socket |
+//! | `ring` | the rings that are shared with the kernel |
 
+mod backend;
+mod device;
+mod keys;
+mod lent;
+mod port;
 mod program;
 mod ring;
+mod rx;
 mod socket;
+mod tx;
+
+pub use backend::AfXdp;

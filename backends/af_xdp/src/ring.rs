@@ -197,6 +197,17 @@ impl<T: Copy> Producer<T> {
         self.free(u32::MAX).map(|free| self.ring.size - free)
     }
 
+    /// The entry that the kernel consumed last, as far as its index was looked at; `None` before the first. Its slot is
+    /// written anew only when the ring has gone round.
+    pub fn last_consumed(&self) -> Option<T> {
+        if self.next == self.consumed.wrapping_add(self.ring.size) {
+            // Its slot has the newest entry.
+            return None;
+        }
+        // SAFETY: the slot is inside, and no newer entry was written to it; entries are plain values, whatever they are.
+        Some(unsafe { self.ring.slot(self.consumed.wrapping_sub(1)).read() })
+    }
+
     /// Whether the kernel has to be woken to see new entries.
     #[inline]
     pub fn needs_wakeup(&self) -> bool {
@@ -346,7 +357,10 @@ mod tests {
         ours.unpush(1);
         ours.publish();
         ours.unpush(5);
-        assert_eq!((kernel.ready(1), kernel.pop(), kernel.pop(), kernel.pop()), (Ok(2), Some(1), Some(2), None));
+        assert_eq!(
+            (kernel.ready(1), kernel.pop(), kernel.pop(), kernel.pop()),
+            (Ok(2), Some(1), Some(2), None)
+        );
         assert_eq!(ours.pending(), Ok(2));
         kernel.release();
         assert_eq!((ours.pending(), ours.free(4)), (Ok(0), Ok(4)));

@@ -45,6 +45,20 @@ pub(crate) struct Statistics {
     pub tx_empty: u64,
 }
 
+impl Statistics {
+    /// Both together.
+    pub fn plus(&self, other: &Statistics) -> Statistics {
+        Statistics {
+            dropped: self.dropped + other.dropped,
+            invalid_fill: self.invalid_fill + other.invalid_fill,
+            invalid_tx: self.invalid_tx + other.invalid_tx,
+            ring_full: self.ring_full + other.ring_full,
+            fill_empty: self.fill_empty + other.fill_empty,
+            tx_empty: self.tx_empty + other.tx_empty,
+        }
+    }
+}
+
 /// How a bind asks for the device (`sxdp_flags`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Binding {
@@ -67,7 +81,8 @@ impl Socket {
     /// `EPERM` without CAP_NET_RAW; `EAFNOSUPPORT` if the kernel has no AF_XDP.
     pub fn new() -> io::Result<Socket> {
         // SAFETY: no pointers.
-        owned(unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) }).map(Socket)
+        owned(unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })
+            .map(Socket)
     }
 
     /// Makes a pool's memory the socket's. The pool has to live as long as any socket that shares it.
@@ -100,7 +115,8 @@ impl Socket {
     /// The system's.
     pub fn fill_ring(&self, size: u32) -> io::Result<Producer<u64>> {
         let page = libc::XDP_UMEM_PGOFF_FILL_RING;
-        let (memory, offsets) = self.ring::<u64>(libc::XDP_UMEM_FILL_RING, page, size, |all| all.fr)?;
+        let (memory, offsets) =
+            self.ring::<u64>(libc::XDP_UMEM_FILL_RING, page, size, |all| all.fr)?;
         Producer::new(memory, &offsets, size).ok_or_else(odd)
     }
 
@@ -110,7 +126,8 @@ impl Socket {
     /// The system's.
     pub fn completion_ring(&self, size: u32) -> io::Result<Consumer<u64>> {
         let page = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
-        let (memory, offsets) = self.ring::<u64>(libc::XDP_UMEM_COMPLETION_RING, page, size, |all| all.cr)?;
+        let (memory, offsets) =
+            self.ring::<u64>(libc::XDP_UMEM_COMPLETION_RING, page, size, |all| all.cr)?;
         Consumer::new(memory, &offsets, size).ok_or_else(odd)
     }
 
@@ -120,7 +137,8 @@ impl Socket {
     /// The system's.
     pub fn receive_ring(&self, size: u32) -> io::Result<Consumer<Descriptor>> {
         let page = libc::XDP_PGOFF_RX_RING as u64;
-        let (memory, offsets) = self.ring::<Descriptor>(libc::XDP_RX_RING, page, size, |all| all.rx)?;
+        let (memory, offsets) =
+            self.ring::<Descriptor>(libc::XDP_RX_RING, page, size, |all| all.rx)?;
         Consumer::new(memory, &offsets, size).ok_or_else(odd)
     }
 
@@ -130,7 +148,8 @@ impl Socket {
     /// The system's.
     pub fn transmit_ring(&self, size: u32) -> io::Result<Producer<Descriptor>> {
         let page = libc::XDP_PGOFF_TX_RING as u64;
-        let (memory, offsets) = self.ring::<Descriptor>(libc::XDP_TX_RING, page, size, |all| all.tx)?;
+        let (memory, offsets) =
+            self.ring::<Descriptor>(libc::XDP_TX_RING, page, size, |all| all.tx)?;
         Producer::new(memory, &offsets, size).ok_or_else(odd)
     }
 
@@ -151,7 +170,12 @@ impl Socket {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let of = of(&all);
-        let offsets = Offsets { producer: of.producer, consumer: of.consumer, entries: of.desc, flags: of.flags };
+        let offsets = Offsets {
+            producer: of.producer,
+            consumer: of.consumer,
+            entries: of.desc,
+            flags: of.flags,
+        };
         let length = of.desc as usize + size as usize * size_of::<T>();
         let mapping = Mapping::new(self.as_raw_fd(), page, length)?;
         let base = mapping.base;
@@ -237,7 +261,8 @@ impl Socket {
     pub fn kick_tx(&self) -> io::Result<()> {
         let none = std::ptr::null();
         // SAFETY: nothing is passed.
-        let sent = unsafe { libc::sendto(self.as_raw_fd(), none, 0, libc::MSG_DONTWAIT, none.cast(), 0) };
+        let sent =
+            unsafe { libc::sendto(self.as_raw_fd(), none, 0, libc::MSG_DONTWAIT, none.cast(), 0) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 

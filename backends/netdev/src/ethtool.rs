@@ -15,6 +15,7 @@ const GSTRINGS: u32 = 0x1b;
 const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
 const SFEATURES: u32 = 0x3b;
+const GCHANNELS: u32 = 0x3c;
 const GLINKSETTINGS: u32 = 0x4c;
 
 /// The string set that names the features.
@@ -127,6 +128,23 @@ impl Interface {
                 _ => None,
             },
         })
+    }
+
+    /// How many receive and transmit queues are in use now; one of each for a device that has no setting for it.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
+    pub fn queues(&self) -> io::Result<(u32, u32)> {
+        // The most receive, transmit, other and combined channels, then how many of each there are.
+        let mut channels = [GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
+        match self.ethtool(&mut channels) {
+            Ok(_) => {
+                let [_, _, _, _, _, rx, tx, _, both] = channels;
+                Ok(((rx + both).max(1), (tx + both).max(1)))
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok((1, 1)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The state of the offload switches of these names (as `ethtool -k` calls them); `None` for one that this kernel does

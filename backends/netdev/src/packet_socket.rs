@@ -3,7 +3,7 @@
 //! Memberships and filters die with the socket, so with the process (contract R6, L8); interface flags would stay.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use anyport::MacAddr;
 
@@ -30,9 +30,17 @@ pub fn may_open() -> io::Result<()> {
 /// # Errors
 /// `EPERM` without CAP_NET_RAW; the system's.
 pub fn try_open() -> io::Result<()> {
+    idle().map(drop)
+}
+
+/// A packet socket that receives nothing: for the memberships that live as long as it.
+///
+/// # Errors
+/// `EPERM` without CAP_NET_RAW; the system's.
+pub fn idle() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: no pointers.
-    owned(unsafe { libc::socket(libc::AF_PACKET, kind, 0) }).map(drop)
+    // No protocol: it is bound to nothing. SAFETY: no pointers.
+    owned(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })
 }
 
 /// The port's own frames, and those of the host, do not come back to this socket (`packet(7)`, Linux 4.20).

@@ -48,8 +48,13 @@ impl Sockets {
             numa_node: u32,
             name: [u8; 16],
         }
-        let mut create =
-            Create { kind: XSKMAP, key_size: 4, value_size: 4, entries: queues, ..Create::default() };
+        let mut create = Create {
+            kind: XSKMAP,
+            key_size: 4,
+            value_size: 4,
+            entries: queues,
+            ..Create::default()
+        };
         create.name[..7].copy_from_slice(b"anyport");
         owned(call(MAP_CREATE, &mut create)?).map(Sockets)
     }

@@ -1,0 +1,43 @@
+//! The backend: what a spec's device and keys make it do.
+
+use anyport::Result;
+use anyport::config::{Schema, Table, from_table, schema_of};
+use anyport::driver::{Backend, DeviceInfo, OpenRequest, PortDriver};
+use anyport_netdev::{ToKernel, devices, open};
+
+use crate::keys::Keys;
+use crate::port::XdpPort;
+
+/// The backend `af_xdp`: an interface through AF_XDP sockets (`af_xdp:eth0`).
+#[derive(Debug, Default, Clone, Copy)]
+#[non_exhaustive]
+pub struct AfXdp;
+
+impl Backend for AfXdp {
+    fn name(&self) -> &'static str {
+        "af_xdp"
+    }
+
+    fn options(&self) -> Schema {
+        schema_of::<Keys>()
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        devices::devices("af_xdp", "kernel interface through AF_XDP sockets")
+    }
+
+    fn check(&self, request: &OpenRequest<'_>) -> Result<()> {
+        let title = format!("af_xdp:{}", request.device);
+        from_table::<Keys>(&title, request.options)?;
+        ToKernel::parse(&title, &request.config.to_kernel).map(drop)
+    }
+
+    fn lock_key(&self, device: &str, _: &Table) -> Result<Option<String>> {
+        Ok(Some(open::lock_key(&open::find("af_xdp", device)?, device)?))
+    }
+
+    fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
+        let keys = from_table(&format!("af_xdp:{}", request.device), request.options)?;
+        XdpPort::open(keys, request)
+    }
+}

@@ -1,0 +1,142 @@
+//! Which frames of a pool are with the kernel, by which queue.
+//!
+//! A frame that was lent comes back once: in a receive descriptor, in a completion, or when the socket is gone. What comes back
+//! and was never lent, or twice, is a broken kernel's (contract F8) and touches nothing.
+
+use anyport::packet::Packet;
+use anyport::pool::{Pool, PoolCache};
+
+/// The frames that one queue has lent to the kernel.
+///
+/// Invariant: `lengths[frame]` is not zero exactly if the frame was lent by [`lend`](Lent::lend) and has not come back; nobody
+/// else owns such a frame.
+pub(crate) struct Lent {
+    pool: Pool,
+    /// The length in bytes with which it was lent, plus 1.
+    lengths: Box<[u32]>,
+    count: usize,
+    bytes: u64,
+    shift: u32,
+}
+
+impl Lent {
+    pub fn new(pool: &Pool) -> Lent {
+        let shift = pool.frame_size().trailing_zeros();
+        let lengths = vec![0; pool.capacity()].into_boxed_slice();
+        Lent { pool: pool.clone(), lengths, count: 0, bytes: 0, shift }
+    }
+
+    /// How many frames are with the kernel, and the bytes that they were lent with.
+    pub fn outstanding(&self) -> (usize, u64) {
+        (self.count, self.bytes)
+    }
+
+    /// Lends a packet's frame; the address of its first byte in the pool's memory.
+    ///
+    /// # Errors
+    /// The packet, if it is a chain or of another pool.
+    #[inline]
+    pub fn lend(&mut self, packet: Packet) -> Result<u64, Packet> {
+        let region = self.pool.region();
+        let (Some(address), length) = (region.offset_of(&packet), packet.len()) else {
+            return Err(packet);
+        };
+        let frame = region.lend(packet)?;
+        self.lengths[frame as usize] = length as u32 + 1;
+        self.count += 1;
+        self.bytes += length as u64;
+        Ok(address as u64)
+    }
+
+    /// Takes a frame back with `length` bytes of data at an address; `None` if it is not lent, or the bytes are not within it.
+    #[inline]
+    pub fn take(&mut self, address: u64, length: usize) -> Option<Packet> {
+        let frame = usize::try_from(address >> self.shift).ok()?;
+        let offset = address as usize & ((1 << self.shift) - 1);
+        if offset + length > 1 << self.shift {
+            return None;
+        }
+        let lent = std::mem::take(self.lengths.get_mut(frame)?).checked_sub(1)?;
+        self.count -= 1;
+        self.bytes -= u64::from(lent);
+        // SAFETY: it was lent, as the table says, and is taken back this once; the caller has it from the kernel, which is
+        // done with it.
+        unsafe { self.pool.region().take_back(frame as u32, offset, length) }
+    }
+
+    /// Gives a frame whose transmission is complete back to its pool; false if it is not lent.
+    #[inline]
+    pub fn complete(&mut self, address: u64, cache: &mut PoolCache) -> bool {
+        let start = address & !((1 << self.shift) - 1);
+        match self.take(start, 0) {
+            Some(packet) => {
+                cache.give(packet);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes back everything; for when the kernel has let go of the memory.
+    pub fn release(&mut self) {
+        for frame in 0..self.lengths.len() {
+            if self.lengths[frame] != 0 {
+                drop(self.take((frame as u64) << self.shift, 0));
+            }
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Frames that are still out stay out: the kernel may write to them.
+        self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> Pool {
+        Pool::builder().frames(8).build().unwrap()
+    }
+
+    #[test]
+    fn a_frame_comes_back_once_with_what_the_kernel_wrote() {
+        let pool = pool();
+        let mut lent = Lent::new(&pool);
+        let packet = pool.packet(&[7; 100]).unwrap();
+        let address = lent.lend(packet).unwrap();
+        assert_eq!((lent.outstanding(), pool.free()), ((1, 100), 7));
+        let back = lent.take(address, 60).unwrap();
+        assert_eq!(back.data(), [7; 60]);
+        assert!(lent.take(address, 60).is_none());
+        assert_eq!(lent.outstanding(), (0, 0));
+        drop(back);
+        assert_eq!(pool.free(), 8);
+    }
+
+    #[test]
+    fn what_was_not_lent_does_not_come_back() {
+        let pool = pool();
+        let mut lent = Lent::new(&pool);
+        let address = lent.lend(pool.take().unwrap()).unwrap();
+        for (address, length) in [
+            (address ^ 2048, 0),
+            (8 * 2048, 0),
+            (u64::MAX, 0),
+            (address, 2048),
+            (address, usize::MAX / 2),
+        ] {
+            assert!(lent.take(address, length).is_none(), "{address} {length}");
+        }
+        assert_eq!(lent.outstanding().0, 1);
+        let other = Pool::builder().frames(1).build().unwrap();
+        assert!(lent.lend(other.take().unwrap()).is_err());
+        let chain = pool.packet(&[1; 3000]).unwrap();
+        assert!(lent.lend(chain).is_err());
+        lent.release();
+        assert_eq!((lent.outstanding().0, pool.free()), (0, 8));
+    }
+}

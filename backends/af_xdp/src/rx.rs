@@ -1,0 +1,180 @@
+//! A receive queue: the fill ring gives the kernel empty frames, the receive ring has them back with what arrived.
+//!
+//! Traps:
+//! - The frames that the kernel has are the pool's: with none left to give it, what arrives is dropped and counted, and
+//!   reception goes on with the first frame that comes back (contract R7).
+//! - A frame that the kernel drops stays with it, to be filled by the next; it does not come back.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use anyport::driver::RxDriver;
+use anyport::{Burst, Packet, Pool, PoolCache, Result};
+use anyport_netdev::LinkWatch;
+
+use crate::device::Device;
+use crate::lent::Lent;
+use crate::ring::{Consumer, Producer};
+use crate::socket::{Descriptor, Socket};
+
+/// Empty frames are given to the kernel by so many at a time: each time costs a store that the kernel's core has to fetch.
+const REFILL: usize = 16;
+
+/// How old an answer about the link may be where no change was reported since.
+const LINK_AGE_MS: u64 = 50;
+
+pub(crate) struct XdpRx {
+    device: Arc<Device>,
+    socket: Arc<Socket>,
+    rx: Consumer<Descriptor>,
+    fill: Producer<u64>,
+    /// `None` only while it is dropped.
+    lent: Option<Lent>,
+    /// How many frames the kernel is to have.
+    target: usize,
+    frame_mask: u64,
+    /// The first segments of a frame whose last one is not there yet.
+    partial: Option<Packet>,
+    watch: LinkWatch,
+    link_up: bool,
+    link_ms: u64,
+}
+
+impl XdpRx {
+    /// A queue whose kernel is to have `target` of the pool's frames; it has none yet.
+    pub fn new(
+        device: Arc<Device>,
+        socket: Arc<Socket>,
+        (rx, fill): (Consumer<Descriptor>, Producer<u64>),
+        pool: &Pool,
+        target: usize,
+        watch: LinkWatch,
+    ) -> XdpRx {
+        let frame_mask = !(pool.frame_size() as u64 - 1);
+        let lent = Some(Lent::new(pool));
+        let (partial, link_up, link_ms) = (None, false, 0);
+        XdpRx {
+            device,
+            socket,
+            rx,
+            fill,
+            lent,
+            target,
+            frame_mask,
+            partial,
+            watch,
+            link_up,
+            link_ms,
+        }
+    }
+
+    /// Gives the kernel empty frames, as many as it is to have and the pool has.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn refill(&mut self, pool: &mut PoolCache) -> Result<()> {
+        let Some(lent) = &mut self.lent else { return Ok(()) };
+        let missing = self.target.saturating_sub(lent.outstanding().0);
+        let free = self.fill.free(missing as u32).map_err(self.device.broken_ring("fill"))?;
+        let mut given = 0;
+        while given < missing.min(free as usize) {
+            let Some(packet) = pool.take() else { break };
+            // Fresh packets are single frames of this very pool.
+            let Ok(address) = lent.lend(packet) else { break };
+            self.fill.push(address & self.frame_mask);
+            given += 1;
+        }
+        if given > 0 {
+            self.fill.publish();
+            if self.fill.needs_wakeup() {
+                // Down or gone: the link says so.
+                let _ = self.socket.kick_rx();
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a segment behind those before it; the frame, if that was its last one.
+    #[cold]
+    fn join(&mut self, segment: Packet, more: bool) -> Option<Packet> {
+        let whole = match self.partial.take() {
+            None => segment,
+            Some(mut first) => {
+                // Of one pool; a chain has room for more segments than a frame has bytes.
+                let _ = first.append(segment);
+                first
+            }
+        };
+        if more {
+            self.partial = Some(whole);
+            return None;
+        }
+        Some(whole)
+    }
+}
+
+impl RxDriver for XdpRx {
+    fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()> {
+        let room = burst.room();
+        let ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
+        let mut result = Ok(());
+        let mut taken = 0;
+        while taken < room.min(ready as usize) {
+            let Some(descriptor) = self.rx.pop() else { break };
+            let lent = self.lent.as_mut();
+            let packet = lent.and_then(|lent| lent.take(descriptor.addr, descriptor.len as usize));
+            let Some(packet) = packet else {
+                result = Err(self.device.broken("receive ring has a frame that it was not given"));
+                break;
+            };
+            taken += 1;
+            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            let whole = match more || self.partial.is_some() {
+                true => self.join(packet, more),
+                false => Some(packet),
+            };
+            if let Some(packet) = whole {
+                let _ = burst.push(packet);
+            }
+        }
+        if taken > 0 {
+            self.rx.release();
+        }
+        let missing =
+            self.lent.as_ref().map_or(0, |lent| self.target.saturating_sub(lent.outstanding().0));
+        if missing >= REFILL.min(self.target) || (missing > 0 && taken == 0) {
+            self.refill(pool)?;
+        }
+        result
+    }
+
+    fn arm(&mut self) -> Result<()> {
+        // The socket is readable whenever the receive ring has something.
+        Ok(())
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.socket.as_raw_fd())
+    }
+
+    fn event_descriptor(&self) -> Option<RawFd> {
+        Some(self.watch.as_raw_fd())
+    }
+
+    fn link_up(&mut self) -> Result<bool> {
+        let now = anyport::time::coarse_ms();
+        if self.watch.drain() || now >= self.link_ms + LINK_AGE_MS {
+            self.link_up = self.device.link_up(false)?;
+            self.link_ms = now;
+        }
+        Ok(self.link_up)
+    }
+}
+
+impl Drop for XdpRx {
+    fn drop(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            self.device.keep(lent);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A transmit queue: the transmit ring has frames for the kernel, the completion ring has them back.
+//!
+//! In copy mode the kernel sends within the system call that wakes it, a bounded number of frames per call, and stops where the
+//! interface takes no more; in zero-copy mode the driver takes frames from the ring by itself once it was woken.
+//!
+//! Traps:
+//! - A descriptor that was published is the kernel's, also if it was not sent yet: it cannot be taken back. So in copy mode no
+//!   more is published than one call sends, and after a call that left something, one at a time: what waits for a further call
+//!   is bounded by that (contract T2). Every later call of the queue tries again.
+//! - `EBUSY` means that exactly one frame, the last one that was consumed, was completed and not sent (`xsk_generic_xmit`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyport::driver::{Outstanding, TxDriver};
+use anyport::{Burst, Pool, PoolCache, Result};
+
+use crate::device::{Counts, Device};
+use crate::lent::Lent;
+use crate::ring::{Consumer, Producer};
+use crate::socket::{Descriptor, Socket};
+
+/// Calls in a row that sent nothing before the interface counts as full.
+const TRIES: u32 = 2;
+
+pub(crate) struct XdpTx {
+    device: Arc<Device>,
+    socket: Arc<Socket>,
+    tx: Producer<Descriptor>,
+    completion: Consumer<u64>,
+    /// `None` only while it is dropped.
+    lent: Option<Lent>,
+    /// The most frames that are with the kernel: what the completion ring holds.
+    most: usize,
+    zero_copy: bool,
+    /// Frames that one system call sends in copy mode.
+    budget: usize,
+    /// The last call left frames in the ring.
+    full: bool,
+    counts: Arc<Counts>,
+}
+
+impl XdpTx {
+    pub fn new(
+        device: Arc<Device>,
+        socket: Arc<Socket>,
+        (tx, completion): (Producer<Descriptor>, Consumer<u64>),
+        pool: &Pool,
+        (most, budget): (usize, usize),
+        zero_copy: bool,
+        counts: Arc<Counts>,
+    ) -> XdpTx {
+        let lent = Some(Lent::new(pool));
+        XdpTx { device, socket, tx, completion, lent, most, zero_copy, budget, full: false, counts }
+    }
+
+    /// Gives completed frames back.
+    #[inline]
+    fn complete(&mut self, pools: &mut [PoolCache]) -> Result<()> {
+        let (Some(lent), Some(cache)) = (&mut self.lent, pools.first_mut()) else { return Ok(()) };
+        let ready = self.completion.ready(1).map_err(self.device.broken_ring("completion"))?;
+        if ready == 0 {
+            return Ok(());
+        }
+        let mut known = true;
+        while let Some(address) = self.completion.pop() {
+            known &= lent.complete(address, cache);
+        }
+        self.completion.release();
+        match known {
+            true => Ok(()),
+            false => Err(self.device.broken("completion ring has a frame that it was not given")),
+        }
+    }
+
+    /// Puts up to `count` packets from the front of the burst into the ring; how many.
+    #[inline]
+    fn push(&mut self, burst: &mut Burst, count: usize) -> Result<usize> {
+        let Some(lent) = &mut self.lent else { return Ok(0) };
+        let free =
+            self.tx.free(count as u32).map_err(self.device.broken_ring("transmit"))? as usize;
+        let count = count.min(free).min(self.most - lent.outstanding().0.min(self.most));
+        let mut pushed = 0;
+        while pushed < count {
+            let Some(packet) = burst.pop_front() else { break };
+            let len = packet.len() as u32;
+            match lent.lend(packet) {
+                Ok(addr) => self.tx.push(Descriptor { addr, len, options: 0 }),
+                // Chains and other pools' packets are not given to a port that declares one of each.
+                Err(packet) => {
+                    drop(packet);
+                    break;
+                }
+            };
+            pushed += 1;
+        }
+        Ok(pushed)
+    }
+
+    /// Wakes the kernel; whether it has taken everything.
+    fn wake(&mut self) -> Result<bool> {
+        if self.zero_copy {
+            if self.tx.needs_wakeup() {
+                // What stands in the way is the link's to say.
+                let _ = self.socket.kick_tx();
+            }
+            return Ok(true);
+        }
+        let mut before = u32::MAX;
+        let mut in_vain = 0;
+        loop {
+            let result = self.socket.kick_tx();
+            let left = self.tx.pending().map_err(self.device.broken_ring("transmit"))?;
+            let why = result.err().and_then(|error| error.raw_os_error());
+            if why == Some(libc::EBUSY) {
+                self.dropped();
+            }
+            if left == 0 {
+                return Ok(true);
+            }
+            in_vain = if left < before { 0 } else { in_vain + 1 };
+            before = left;
+            let waits = matches!(why, None | Some(libc::EAGAIN | libc::EBUSY | libc::EINTR));
+            if !waits || in_vain >= TRIES {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The kernel has completed a frame without sending it.
+    #[cold]
+    fn dropped(&mut self) {
+        let length = self.tx.last_consumed().map_or(0, |descriptor| descriptor.len);
+        self.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
+        self.counts.tx_dropped_bytes.fetch_add(length.into(), Ordering::Relaxed);
+    }
+}
+
+impl TxDriver for XdpTx {
+    fn send(&mut self, burst: &mut Burst, count: usize, pools: &mut [PoolCache]) -> Result<()> {
+        self.complete(pools)?;
+        if self.full {
+            self.full = !self.wake()?;
+            self.complete(pools)?;
+        }
+        let mut left = count;
+        while left > 0 {
+            let batch = match (self.zero_copy, self.full) {
+                (true, _) => left,
+                (false, false) => left.min(self.budget),
+                (false, true) => 0,
+            };
+            let pushed = self.push(burst, batch)?;
+            if pushed == 0 {
+                break;
+            }
+            self.tx.publish();
+            self.full = !self.wake()?;
+            left -= pushed;
+            if !self.zero_copy {
+                self.complete(pools)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reclaim(&mut self, pools: &mut [PoolCache]) -> Result<Outstanding> {
+        if self.full {
+            self.full = !self.wake()?;
+        }
+        self.complete(pools)?;
+        let (packets, bytes) = self.lent.as_ref().map_or((0, 0), Lent::outstanding);
+        Ok(Outstanding { packets, bytes })
+    }
+
+    fn link_up(&mut self) -> Result<bool> {
+        self.device.link_up(true)
+    }
+}
+
+impl Drop for XdpTx {
+    fn drop(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            self.device.keep(lent);
+        }
+    }
+}
