@@ -30,10 +30,10 @@ use crate::keys::{Attach, Keys, Mode};
 use crate::program::Filter;
 use crate::rx::XdpRx;
 use crate::socket::{Binding, Socket, Statistics};
-use crate::tx::XdpTx;
+use crate::tx::{Limits, XdpTx};
 
 /// Bytes in front of a frame that the kernel keeps for programs (`XDP_PACKET_HEADROOM`).
-const KERNEL_HEADROOM: usize = 256;
+pub(crate) const KERNEL_HEADROOM: usize = 256;
 
 /// How long a queue may stay taken after the socket that had it was closed.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl XdpPort {
             settings,
             queues,
             filter,
-            counts: Vec::new(),
+            counts: vec![Arc::default()],
             started: None,
         }))
     }
@@ -250,10 +250,10 @@ impl XdpPort {
         socket.and_then(|socket| socket.statistics().ok()).unwrap_or_default()
     }
 
-    /// How many frames the kernel is to have for a queue: enough for the ring and some more, and never so many that half the
-    /// pool is not left for everything else.
+    /// How many frames the kernel is to have for a queue: enough for the ring and some more, but of a small pool a quarter at
+    /// most, so that two ports leave half of it to the application.
     fn fill_target(pool: &Pool, ring: u32, queues: usize) -> usize {
-        let share = pool.capacity() / (2 * queues.max(1));
+        let share = pool.capacity() / (4 * queues.max(1));
         ((ring + SPARE) as usize).min(share).max(1)
     }
 
@@ -282,7 +282,7 @@ impl XdpPort {
             let socket = Arc::new(Socket::new().map_err(failed)?);
             if queue == 0 {
                 socket
-                    .register(pool.region(), pool.frame_size())
+                    .register(pool.region(), chunk(pool))
                     .map_err(|error| self.not_registered(pool, error))?;
             }
             let target = XdpPort::fill_target(pool, rx_ring, rx_count);
@@ -314,7 +314,7 @@ impl XdpPort {
                 let _ = socket.set_send_buffer(bytes as libc::c_int);
                 let budget = socket.raise_tx_budget(tx_ring) as usize;
                 let counts = self.counts[queue].clone();
-                let limits = (tx_ring as usize, budget);
+                let limits = Limits { most: tx_ring as usize, budget, chunk: chunk(pool) };
                 tx.push(Box::new(XdpTx::new(
                     device.clone(),
                     socket.clone(),
@@ -345,11 +345,9 @@ impl XdpPort {
 
     /// Refuses a pool that the kernel does not take, or whose frames are too small.
     fn check_pool(&self, pool: &Pool, max_frame: usize) -> Result<()> {
-        // SAFETY: no pointers.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
-        let size = pool.frame_size();
-        if !(2048..=page).contains(&size) {
-            let limit = format!("AF_XDP takes frames of 2048 to {page} bytes");
+        let size = chunk(pool);
+        if size < 2048 {
+            let limit = "the kernel takes frames of at least 2048 bytes";
             return Err(self.unsupported("frame_size", size.to_string(), limit));
         }
         let room = size - KERNEL_HEADROOM;
@@ -376,12 +374,19 @@ impl XdpPort {
     }
 }
 
+/// Bytes of a pool frame that the kernel uses: it takes no more than a page, so of larger frames it is the first one.
+fn chunk(pool: &Pool) -> usize {
+    // SAFETY: no pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
+    pool.frame_size().min(page)
+}
+
 /// Waits until a queue can be taken up again: then the kernel has let go of the memory that was bound to it.
 fn let_go(interface: u32, queue: u32, deadline: Instant) -> bool {
     let attempt = || -> io::Result<()> {
         let pool = Pool::builder().frames(2).build().map_err(io::Error::other)?;
         let socket = Socket::new()?;
-        socket.register(pool.region(), pool.frame_size())?;
+        socket.register(pool.region(), chunk(&pool))?;
         let (_fill, _completion) = (socket.fill_ring(1)?, socket.completion_ring(1)?);
         let _receive = socket.receive_ring(1)?;
         socket.bind(&Binding { interface, queue, zero_copy: Some(false), segments: false }, None)

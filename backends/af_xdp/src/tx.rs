@@ -13,15 +13,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyport::driver::{Outstanding, TxDriver};
-use anyport::{Burst, Pool, PoolCache, Result};
+use anyport::{Burst, Packet, Pool, PoolCache, Result};
 
 use crate::device::{Counts, Device};
 use crate::lent::Lent;
+use crate::port::KERNEL_HEADROOM;
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
 
 /// Calls in a row that sent nothing before the interface counts as full.
 const TRIES: u32 = 2;
+
+/// What a queue keeps within.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The most frames that are with the kernel: what the completion ring holds.
+    pub most: usize,
+    /// Frames that one system call sends in copy mode.
+    pub budget: usize,
+    /// Bytes of a frame that the kernel uses, a power of two: a descriptor must not reach beyond.
+    pub chunk: usize,
+}
 
 pub(crate) struct XdpTx {
     device: Arc<Device>,
@@ -30,11 +42,8 @@ pub(crate) struct XdpTx {
     completion: Consumer<u64>,
     /// `None` only while it is dropped.
     lent: Option<Lent>,
-    /// The most frames that are with the kernel: what the completion ring holds.
-    most: usize,
+    limits: Limits,
     zero_copy: bool,
-    /// Frames that one system call sends in copy mode.
-    budget: usize,
     /// The last call left frames in the ring.
     full: bool,
     counts: Arc<Counts>,
@@ -46,12 +55,12 @@ impl XdpTx {
         socket: Arc<Socket>,
         (tx, completion): (Producer<Descriptor>, Consumer<u64>),
         pool: &Pool,
-        (most, budget): (usize, usize),
+        limits: Limits,
         zero_copy: bool,
         counts: Arc<Counts>,
     ) -> XdpTx {
         let lent = Some(Lent::new(pool));
-        XdpTx { device, socket, tx, completion, lent, most, zero_copy, budget, full: false, counts }
+        XdpTx { device, socket, tx, completion, lent, limits, zero_copy, full: false, counts }
     }
 
     /// Gives completed frames back.
@@ -79,11 +88,14 @@ impl XdpTx {
         let Some(lent) = &mut self.lent else { return Ok(0) };
         let free =
             self.tx.free(count as u32).map_err(self.device.broken_ring("transmit"))? as usize;
-        let count = count.min(free).min(self.most - lent.outstanding().0.min(self.most));
+        let count = count.min(free).min(self.limits.most.saturating_sub(lent.outstanding().0));
         let mut pushed = 0;
         while pushed < count {
-            let Some(packet) = burst.pop_front() else { break };
+            let Some(mut packet) = burst.pop_front() else { break };
             let len = packet.len() as u32;
+            if packet.headroom() + packet.len() > self.limits.chunk {
+                move_forward(&mut packet);
+            }
             match lent.lend(packet) {
                 Ok(addr) => self.tx.push(Descriptor { addr, len, options: 0 }),
                 // Chains and other pools' packets are not given to a port that declares one of each.
@@ -136,6 +148,15 @@ impl XdpTx {
     }
 }
 
+/// Moves the data of a packet in a large frame to where the kernel looks: right behind the head room that it keeps itself.
+#[cold]
+fn move_forward(packet: &mut Packet) {
+    let data = packet.data().to_vec();
+    let _ = packet.shrink_tail(data.len());
+    let _ = packet.grow_head(packet.headroom().saturating_sub(KERNEL_HEADROOM));
+    let _ = packet.fill(&data);
+}
+
 impl TxDriver for XdpTx {
     fn send(&mut self, burst: &mut Burst, count: usize, pools: &mut [PoolCache]) -> Result<()> {
         self.complete(pools)?;
@@ -147,7 +168,7 @@ impl TxDriver for XdpTx {
         while left > 0 {
             let batch = match (self.zero_copy, self.full) {
                 (true, _) => left,
-                (false, false) => left.min(self.budget),
+                (false, false) => left.min(self.limits.budget),
                 (false, true) => 0,
             };
             let pushed = self.push(burst, batch)?;
