@@ -23,10 +23,12 @@ use crate::case::{Failure, Power, Verdict};
 use crate::ctx::End;
 
 /// The names of the rigs that [`named`] knows, with what they are.
-pub const NAMES: [(&str, &str); 3] = [
+pub const NAMES: [(&str, &str); 5] = [
     ("loop", "both ends of an in-process cable"),
     ("loop-offloads", "the same cable, whose ends do offloads themselves"),
     ("pcap-veth", "the kernel path through libpcap on both ends of a veth pair"),
+    ("af_xdp-veth", "AF_XDP sockets on both ends of a veth pair, the program in the driver"),
+    ("af_xdp-veth-generic", "the same, the program behind the driver"),
 ];
 
 /// The rig of that name.
@@ -37,7 +39,11 @@ pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
     match name {
         "loop" => Ok(Box::new(LoopRig::new())),
         "loop-offloads" => Ok(Box::new(LoopRig::with_offloads())),
-        "pcap-veth" => Ok(Box::new(VethRig::new("pcap-veth", "pcap"))),
+        "pcap-veth" => Ok(Box::new(VethRig::new(name, "pcap"))),
+        "af_xdp-veth" => Ok(Box::new(VethRig::new(name, "af_xdp").with_keys(",attach=native"))),
+        "af_xdp-veth-generic" => {
+            Ok(Box::new(VethRig::new(name, "af_xdp").with_keys(",attach=generic")))
+        }
         _ => {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
             Err(Failure(format!("there is no rig `{name}`; the rigs are: {}", known.join(", "))))

@@ -22,6 +22,8 @@ use crate::ctx::{End, eventually};
 pub struct VethRig {
     name: String,
     backend: String,
+    /// What stands behind the interface's name in every spec: `,key=value` or nothing.
+    keys: &'static str,
     registry: Registry,
 }
 
@@ -33,7 +35,13 @@ impl VethRig {
 
     /// The same over a backend from a given registry.
     pub fn with_registry(name: &str, backend: &str, registry: Registry) -> VethRig {
-        VethRig { name: name.into(), backend: backend.into(), registry }
+        VethRig { name: name.into(), backend: backend.into(), keys: "", registry }
+    }
+
+    /// The same with keys (`,key=value`) in every spec.
+    #[must_use]
+    pub fn with_keys(self, keys: &'static str) -> VethRig {
+        VethRig { keys, ..self }
     }
 }
 
@@ -57,7 +65,10 @@ impl Rig for VethRig {
     }
 
     fn about(&self) -> String {
-        format!("`{}` on both ends of a veth pair, in a network namespace", self.backend)
+        format!(
+            "`{}:IFACE{}` on both ends of a veth pair, in a network namespace",
+            self.backend, self.keys
+        )
     }
 
     fn registry(&self) -> Registry {
@@ -106,6 +117,7 @@ impl Rig for VethRig {
         ip(&format!("link add {a} type veth peer name {b}"))?;
         let wires = VethWires {
             backend: self.backend.clone(),
+            keys: self.keys,
             others: self.others(),
             names: Mutex::new(names.clone()),
         };
@@ -122,6 +134,7 @@ impl Rig for VethRig {
 
 struct VethWires {
     backend: String,
+    keys: &'static str,
     /// Registered backends besides that one which open interfaces by name.
     others: Vec<String>,
     names: Mutex<[String; 2]>,
@@ -145,7 +158,7 @@ impl VethWires {
 
 impl Wires for VethWires {
     fn spec(&self, end: End) -> String {
-        format!("{}:{}", self.backend, self.name(end))
+        format!("{}:{}{}", self.backend, self.name(end), self.keys)
     }
 
     fn set_link(&self, up: bool) -> Verdict {
