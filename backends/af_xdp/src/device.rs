@@ -15,32 +15,47 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When the device itself is asked for its carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// The flags will do.
+    Never,
+    /// If its flags may be late.
+    IfLate,
+    /// In any case. The answer comes when the kernel has done all that a change of the carrier brings along.
+    Always,
+}
+
 /// The interface of a started port.
 pub(crate) struct Device {
     pub title: String,
     interface: Interface,
     /// Flags know of the loss of a carrier at once.
-    linked: bool,
+    prompt: bool,
     /// Frames that the kernel still had when their queue went.
     left: Mutex<Vec<Lent>>,
 }
 
 impl Device {
-    pub fn new(title: &str, interface: Interface, linked: bool) -> Device {
-        Device { title: title.into(), interface, linked, left: Mutex::default() }
+    pub fn new(title: &str, interface: Interface, prompt: bool) -> Device {
+        Device { title: title.into(), interface, prompt, left: Mutex::default() }
     }
 
     /// Whether frames can pass.
     ///
-    /// The interface's flags may know of a lost carrier a second late; with `ask_device` the device itself is asked, which is
-    /// not for every wait (contract T8).
-    pub fn link_up(&self, ask_device: bool) -> Result<bool> {
+    /// The interface's flags may know of a lost carrier a second late; the device itself does not, but asking it takes the
+    /// kernel's lock on all network configuration, so that is not for every wait (contract T8).
+    pub fn link_up(&self, ask: Ask) -> Result<bool> {
         let reading = |error| explain(&self.title, "reading the link", error);
         let flags = self.interface.flags().map_err(reading)?;
         if !(flags.up && flags.running) {
             return Ok(false);
         }
-        let ask = ask_device && !self.linked;
+        let ask = match ask {
+            Ask::Never => false,
+            Ask::IfLate => !self.prompt,
+            Ask::Always => true,
+        };
         Ok(!ask || self.interface.carrier().map_err(reading)? != Some(false))
     }
 

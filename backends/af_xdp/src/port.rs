@@ -263,7 +263,7 @@ impl XdpPort {
         self.check_pool(pool, setup.max_frame)?;
         let interface = self.settings.interface().try_clone();
         let interface = interface.map_err(|error| self.explain("opening the interface", error))?;
-        let device = Arc::new(Device::new(&self.title, interface, self.settings.info().linked));
+        let device = Arc::new(Device::new(&self.title, interface, self.settings.info().prompt));
         let (rx_count, tx_count) = (setup.rx_queues as usize, setup.tx_queues as usize);
         let count = rx_count.max(tx_count);
         while self.counts.len() < count {

@@ -12,7 +12,7 @@ use anyport::driver::RxDriver;
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
 use anyport_netdev::LinkWatch;
 
-use crate::device::Device;
+use crate::device::{Ask, Device};
 use crate::lent::Lent;
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
@@ -164,7 +164,7 @@ impl RxDriver for XdpRx {
     fn link_up(&mut self) -> Result<bool> {
         let now = anyport::time::coarse_ms();
         if self.watch.drain() || now >= self.link_ms + LINK_AGE_MS {
-            self.link_up = self.device.link_up(false)?;
+            self.link_up = self.device.link_up(Ask::Never)?;
             self.link_ms = now;
         }
         Ok(self.link_up)

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use anyport::driver::{Outstanding, TxDriver};
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
 
-use crate::device::{Counts, Device};
+use crate::device::{Ask, Counts, Device};
 use crate::lent::Lent;
 use crate::port::KERNEL_HEADROOM;
 use crate::ring::{Consumer, Producer};
@@ -46,6 +46,7 @@ pub(crate) struct XdpTx {
     zero_copy: bool,
     /// The last call left frames in the ring.
     full: bool,
+    link_up: bool,
     counts: Arc<Counts>,
 }
 
@@ -60,7 +61,8 @@ impl XdpTx {
         counts: Arc<Counts>,
     ) -> XdpTx {
         let lent = Some(Lent::new(pool));
-        XdpTx { device, socket, tx, completion, lent, limits, zero_copy, full: false, counts }
+        let (full, link_up) = (false, false);
+        XdpTx { device, socket, tx, completion, lent, limits, zero_copy, full, link_up, counts }
     }
 
     /// Gives completed frames back.
@@ -195,7 +197,11 @@ impl TxDriver for XdpTx {
     }
 
     fn link_up(&mut self) -> Result<bool> {
-        self.device.link_up(true)
+        // After a loss also where the flags are prompt: they say that the link is back just before the queue takes frames
+        // again, and the device's answer comes after that.
+        let ask = if self.link_up { Ask::IfLate } else { Ask::Always };
+        self.link_up = self.device.link_up(ask)?;
+        Ok(self.link_up)
     }
 }
 
