@@ -1,21 +1,24 @@
 //! The program at the interface's ingress: which frames go to the sockets.
 //!
 //! ```text
+//!   its queue has no socket ─────────► the kernel's stack (XDP_PASS)
 //!   named by to_kernel ──────────────► the kernel's stack (XDP_PASS)
 //!   not the port's by its address ───► dropped
-//!   its queue has a socket ──────────► the socket
-//!   its queue has none ──────────────► the kernel's stack (XDP_PASS)
+//!   the rest ────────────────────────► its queue's socket, with its VLAN tag in its bytes
 //! ```
 //!
 //! It is assembled and loaded in this process, and attached by a link, which goes with the process: nothing stays attached,
 //! also after `kill -9` (contract L8). A change of the filter puts another program in its place, at one instant (contract R6).
+//!
+//! Trap: a frame that goes on to the stack must not be changed on the way: the kernel has its tag beside it already.
 
 use std::io;
 
 use anyport::MacAddr;
 use anyport_netdev::ToKernel;
-use anyport_netdev::bpf::asm::{Assembler, Cond, Op, Reg, Width};
-use anyport_netdev::bpf::{Kind, Program, Sockets};
+use anyport_netdev::bpf::asm::{Assembler, Cond, Label, Op, Reg, Width};
+use anyport_netdev::bpf::btf::Function;
+use anyport_netdev::bpf::{Program, Sockets, XdpOptions};
 use anyport_netdev::to_kernel::{LoadBytes, Owners};
 
 /// What the program lets through to the port.
@@ -29,6 +32,15 @@ pub(crate) struct Filter {
     pub to_kernel: ToKernel,
 }
 
+/// What the program needs of the place where it is attached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    /// Frames may lie in several buffers.
+    pub segments: bool,
+    /// Tags are beside the frames, and the driver says which: the interface, and the function that asks it.
+    pub tags: Option<(u32, Function)>,
+}
+
 /// `struct xdp_md`.
 const DATA: i16 = 0;
 const DATA_END: i16 = 4;
@@ -37,43 +49,57 @@ const RX_QUEUE: i16 = 16;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
 
+/// `bpf_map_lookup_elem(map, key)`.
+const MAP_LOOKUP: i32 = 1;
+
+/// `bpf_xdp_adjust_head(context, delta)`.
+const ADJUST_HEAD: i32 = 44;
+
 /// `bpf_redirect_map(map, key, flags)`: the lower bits of the flags are what becomes of a frame whose key is not there.
 const REDIRECT_MAP: i32 = 51;
+
+/// Where on the stack numbers are.
+const NUMBER: i16 = -4;
+const PROTOCOL: i16 = -4;
+const TAG: i16 = -2;
 
 impl Filter {
     /// Loads the program that hands frames to `sockets`.
     ///
     /// # Errors
-    /// `EPERM` without CAP_BPF and CAP_NET_ADMIN; `E2BIG` if `to_kernel` names too much.
-    pub fn load(&self, sockets: &Sockets) -> io::Result<Program> {
-        let code = self.assemble(sockets).ok_or(io::Error::from_raw_os_error(libc::E2BIG))?;
-        Program::load(Kind::Xdp, "anyport", &code)
+    /// `EPERM` without CAP_BPF and CAP_NET_ADMIN; `E2BIG` if `to_kernel` names too much; `EINVAL` if the kernel does not know
+    /// what the place needs.
+    pub fn load(&self, sockets: &Sockets, place: &Place) -> io::Result<Program> {
+        let code =
+            self.assemble(sockets, place).ok_or(io::Error::from_raw_os_error(libc::E2BIG))?;
+        let bound_to = place.tags.map(|(interface, _)| interface);
+        let options = XdpOptions { segments: place.segments, bound_to };
+        Program::load_xdp("anyport", &code, options)
     }
 
-    fn assemble(&self, sockets: &Sockets) -> Option<Vec<u64>> {
+    fn assemble(&self, sockets: &Sockets, place: &Place) -> Option<Vec<u64>> {
         let mut a = Assembler::new();
         let (owners, dropped) = (Owners { kernel: a.label(), port: a.label() }, a.label());
         a.op_reg(Op::Mov, Reg::R6, Reg::R1);
+        if place.tags.is_some() {
+            // Further down it is too late to find out.
+            a.load(Width::Word, Reg::R2, Reg::R6, RX_QUEUE)
+                .store(Width::Word, Reg::R10, NUMBER, Reg::R2)
+                .load_map(Reg::R1, sockets)
+                .op_reg(Op::Mov, Reg::R2, Reg::R10)
+                .op(Op::Add, Reg::R2, NUMBER.into())
+                .call(MAP_LOOKUP)
+                .jump_if_null(Reg::R0, owners.kernel);
+        }
         if !self.to_kernel.is_empty() {
             self.to_kernel.classify(&mut a, LoadBytes::Xdp, owners);
             a.place(owners.port);
         }
         if !self.promiscuous {
-            // Group addresses and the port's own; a frame without a whole header is nobody's.
-            let ours = a.label();
-            let [a0, a1, a2, a3, a4, a5] = self.mac.0;
-            a.load(Width::Word, Reg::R2, Reg::R6, DATA)
-                .load(Width::Word, Reg::R3, Reg::R6, DATA_END)
-                .op_reg(Op::Mov, Reg::R4, Reg::R2)
-                .op(Op::Add, Reg::R4, 14)
-                .jump_if_reg(Cond::Gt, Reg::R4, Reg::R3, dropped)
-                .load(Width::Byte, Reg::R5, Reg::R2, 0)
-                .jump_if(Cond::Set, Reg::R5, 1, ours)
-                .load(Width::Word, Reg::R5, Reg::R2, 0)
-                .jump_if(Cond::Ne, Reg::R5, u32::from_ne_bytes([a0, a1, a2, a3]), dropped)
-                .load(Width::Half, Reg::R5, Reg::R2, 4)
-                .jump_if(Cond::Ne, Reg::R5, u16::from_ne_bytes([a4, a5]).into(), dropped)
-                .place(ours);
+            self.drop_others(&mut a, dropped);
+        }
+        if let Some((_, function)) = place.tags {
+            put_tag_in(&mut a, function, dropped);
         }
         a.load_map(Reg::R1, sockets)
             .load(Width::Word, Reg::R2, Reg::R6, RX_QUEUE)
@@ -81,14 +107,66 @@ impl Filter {
             .call(REDIRECT_MAP)
             .exit_with_r0();
         // The verifier refuses what can never be reached.
-        if !self.to_kernel.is_empty() {
+        if place.tags.is_some() || !self.to_kernel.is_empty() {
             a.place(owners.kernel).exit(XDP_PASS);
         }
-        if !self.promiscuous {
+        if place.tags.is_some() || !self.promiscuous {
             a.place(dropped).exit(XDP_DROP);
         }
         a.finish()
     }
+
+    /// Drops what is neither for a group nor for the port; a frame without a whole header is nobody's.
+    fn drop_others(&self, a: &mut Assembler, dropped: Label) {
+        let ours = a.label();
+        let [a0, a1, a2, a3, a4, a5] = self.mac.0;
+        with_bytes(a, 14, dropped);
+        a.load(Width::Byte, Reg::R5, Reg::R2, 0)
+            .jump_if(Cond::Set, Reg::R5, 1, ours)
+            .load(Width::Word, Reg::R5, Reg::R2, 0)
+            .jump_if(Cond::Ne, Reg::R5, u32::from_ne_bytes([a0, a1, a2, a3]), dropped)
+            .load(Width::Half, Reg::R5, Reg::R2, 4)
+            .jump_if(Cond::Ne, Reg::R5, u16::from_ne_bytes([a4, a5]).into(), dropped)
+            .place(ours);
+    }
+}
+
+/// Points `R2` to the frame's first byte; goes to `short` if it has fewer than so many at once.
+fn with_bytes(a: &mut Assembler, count: i32, short: Label) {
+    a.load(Width::Word, Reg::R2, Reg::R6, DATA)
+        .load(Width::Word, Reg::R3, Reg::R6, DATA_END)
+        .op_reg(Op::Mov, Reg::R4, Reg::R2)
+        .op(Op::Add, Reg::R4, count)
+        .jump_if_reg(Cond::Gt, Reg::R4, Reg::R3, short);
+}
+
+/// Asks the driver for a tag beside the frame, and puts it where it was on the wire: behind the two addresses, which move to the
+/// front (contract R3).
+fn put_tag_in(a: &mut Assembler, ask: Function, dropped: Label) {
+    let none = a.label();
+    // int bpf_xdp_metadata_rx_vlan_tag(context, __be16 *protocol, u16 *tag)
+    a.store_value(Width::Word, Reg::R10, PROTOCOL, 0)
+        .op_reg(Op::Mov, Reg::R1, Reg::R6)
+        .op_reg(Op::Mov, Reg::R2, Reg::R10)
+        .op(Op::Add, Reg::R2, PROTOCOL.into())
+        .op_reg(Op::Mov, Reg::R3, Reg::R10)
+        .op(Op::Add, Reg::R3, TAG.into())
+        .call_function(ask)
+        .jump_if(Cond::Ne, Reg::R0, 0, none)
+        .op_reg(Op::Mov, Reg::R1, Reg::R6)
+        .op(Op::Mov, Reg::R2, -4)
+        .call(ADJUST_HEAD)
+        .jump_if(Cond::Ne, Reg::R0, 0, dropped);
+    with_bytes(a, 18, dropped);
+    for at in [0, 4, 8] {
+        a.load(Width::Word, Reg::R4, Reg::R2, at + 4).store(Width::Word, Reg::R2, at, Reg::R4);
+    }
+    a.load(Width::Half, Reg::R4, Reg::R10, PROTOCOL)
+        .store(Width::Half, Reg::R2, 12, Reg::R4)
+        .load(Width::Half, Reg::R4, Reg::R10, TAG)
+        .to_network_order(Reg::R4)
+        .store(Width::Half, Reg::R2, 14, Reg::R4)
+        .place(none);
 }
 
 #[cfg(test)]
@@ -119,7 +197,7 @@ mod tests {
         }
         let sockets = Sockets::new(4).unwrap();
         let verdict = |filter: &Filter, frame: &[u8]| {
-            filter.load(&sockets).unwrap().test_run(frame).unwrap() as i32
+            filter.load(&sockets, &Place::default()).unwrap().test_run(frame).unwrap() as i32
         };
         for (to, plain) in [
             (OWN.0, XDP_PASS),

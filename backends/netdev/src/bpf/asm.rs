@@ -6,6 +6,8 @@
 
 use std::os::fd::AsRawFd;
 
+use super::btf::Function;
+
 /// A register. `R0` returns, `R1` to `R5` are a call's arguments and lost in it, `R6` to `R9` stay, `R10` is the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -125,6 +127,21 @@ impl Assembler {
         self.push(0x61 | width as u8, to, from, offset, 0)
     }
 
+    /// `memory at to + offset = from`, in the processor's byte order.
+    pub fn store(&mut self, width: Width, to: Reg, offset: i16, from: Reg) -> &mut Self {
+        self.push(0x63 | width as u8, to, from, offset, 0)
+    }
+
+    /// `memory at to + offset = value`.
+    pub fn store_value(&mut self, width: Width, to: Reg, offset: i16, value: i32) -> &mut Self {
+        self.push(0x62 | width as u8, to, Reg::R0, offset, value)
+    }
+
+    /// Puts the register's lower 16 bits into network order, and clears the others.
+    pub fn to_network_order(&mut self, reg: Reg) -> &mut Self {
+        self.push(0xdc, reg, Reg::R0, 0, 16)
+    }
+
     /// Jumps to the label if the register's lower 32 bits and the value meet the condition.
     pub fn jump_if(&mut self, cond: Cond, reg: Reg, value: u32, label: Label) -> &mut Self {
         self.jumps.push((self.code.len(), label));
@@ -135,6 +152,12 @@ impl Assembler {
     pub fn jump_if_reg(&mut self, cond: Cond, reg: Reg, other: Reg, label: Label) -> &mut Self {
         self.jumps.push((self.code.len(), label));
         self.push(0x0d | cond as u8, reg, other, 0, 0)
+    }
+
+    /// Jumps to the label if the register, which has a pointer or nothing, has nothing.
+    pub fn jump_if_null(&mut self, reg: Reg, label: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), label));
+        self.push(0x05 | Cond::Eq as u8, reg, Reg::R0, 0, 0)
     }
 
     /// `to = the map with that descriptor`. It takes two places.
@@ -152,6 +175,12 @@ impl Assembler {
     /// Calls one of the kernel's helpers by its number.
     pub fn call(&mut self, helper: i32) -> &mut Self {
         self.push(0x85, Reg::R0, Reg::R0, 0, helper)
+    }
+
+    /// Calls a function of the kernel that programs may call.
+    pub fn call_function(&mut self, function: Function) -> &mut Self {
+        // BPF_PSEUDO_KFUNC_CALL stands where a register would.
+        self.push(0x85, Reg::R0, Reg::R2, 0, function.0 as i32)
     }
 
     /// Ends the program with this verdict.
@@ -214,6 +243,23 @@ mod tests {
                 [0x05, 0, 1, 0, 0, 0, 0, 0],
                 [0x85, 0, 0, 0, 26, 0, 0, 0],
                 [0xb7, 0, 0, 0, 2, 0, 0, 0],
+                [0x95, 0, 0, 0, 0, 0, 0, 0],
+            ]
+        );
+        let mut a = Assembler::new();
+        let end = a.label();
+        a.store_value(Width::Word, Reg::R10, -4, 7).store(Width::Half, Reg::R2, 12, Reg::R4);
+        a.to_network_order(Reg::R4).call_function(Function(258)).jump_if_null(Reg::R0, end);
+        a.place(end).exit_with_r0();
+        let bytes: Vec<[u8; 8]> = a.finish().unwrap().iter().map(|i| i.to_le_bytes()).collect();
+        assert_eq!(
+            bytes,
+            [
+                [0x62, 0x0a, 0xfc, 0xff, 7, 0, 0, 0],
+                [0x6b, 0x42, 12, 0, 0, 0, 0, 0],
+                [0xdc, 0x04, 0, 0, 16, 0, 0, 0],
+                [0x85, 0x20, 0, 0, 2, 1, 0, 0],
+                [0x15, 0, 0, 0, 0, 0, 0, 0],
                 [0x95, 0, 0, 0, 0, 0, 0, 0],
             ]
         );

@@ -4,6 +4,7 @@
 //! `kill -9` (contract L8).
 
 pub mod asm;
+pub mod btf;
 mod xdp;
 
 use std::io;
@@ -11,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::sys::owned;
 
-pub use xdp::{Sockets, XdpMode};
+pub use xdp::{Sockets, XdpMode, XdpOptions};
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE: libc::c_long = 2;
@@ -72,13 +73,17 @@ impl Program {
     /// `EPERM` without CAP_BPF (and CAP_NET_ADMIN, for all but socket filters); `EACCES` or `EINVAL` with the verifier's
     /// last words if it does not like the program.
     pub fn load(kind: Kind, name: &str, code: &[u64]) -> io::Result<Program> {
+        Program::load_with(Load { kind: kind as u32, ..Load::default() }, name, code)
+    }
+
+    /// Loads a program as `load` describes it, but for name and code.
+    fn load_with(load: Load, name: &str, code: &[u64]) -> io::Result<Program> {
         const LOG: usize = 64 << 10;
         let mut load = Load {
-            kind: kind as u32,
             instructions: code.len() as u32,
             program: code.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
-            ..Load::default()
+            ..load
         };
         load.name.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
         let result = call(PROG_LOAD, &mut load);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::{LINK_CREATE, Link, MAP_CREATE, MAP_DELETE, MAP_UPDATE, Program, call};
+use super::{Kind, LINK_CREATE, Link, Load, MAP_CREATE, MAP_DELETE, MAP_UPDATE, Program, call};
 use crate::sys::owned;
 
 /// Where a program runs.
@@ -97,7 +97,35 @@ impl AsRawFd for Sockets {
     }
 }
 
+/// What an XDP program is loaded for besides its code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct XdpOptions {
+    /// Frames may lie in several buffers; the program sees the first one at once, and the rest by helpers. (Linux 5.18.)
+    pub segments: bool,
+    /// The interface that it may be attached to, and to no other: then, in the driver, it can ask for what the driver knows of a
+    /// frame besides its bytes. (Linux 6.3.)
+    pub bound_to: Option<u32>,
+}
+
 impl Program {
+    /// Loads a program of [`Kind::Xdp`] as [`load`](Program::load) does, with options.
+    ///
+    /// # Errors
+    /// As [`load`](Program::load); `EINVAL` also where the kernel does not know an option.
+    pub fn load_xdp(name: &str, code: &[u64], options: XdpOptions) -> io::Result<Program> {
+        const HAS_FRAGS: u32 = 1 << 5;
+        const DEVICE_BOUND: u32 = 1 << 6;
+        let mut load = Load { kind: Kind::Xdp as u32, ..Load::default() };
+        if options.segments {
+            load.flags |= HAS_FRAGS;
+        }
+        if let Some(interface) = options.bound_to {
+            load.flags |= DEVICE_BOUND;
+            load.interface = interface;
+        }
+        Program::load_with(load, name, code)
+    }
+
     /// Attaches a program of [`Kind::Xdp`](super::Kind::Xdp) to an interface (Linux 5.9).
     ///
     /// # Errors
