@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `backend`, `keys` | from a spec to a port |
+//! | `preflight` | what can be known before a port starts |
 //! | `port` | opening, settings, starting and stopping |
 //! | `rx`, `tx` | one queue each way |
 //! | `lent` | which frames of the pool are with the kernel |
@@ -16,6 +17,7 @@ mod device;
 mod keys;
 mod lent;
 mod port;
+mod preflight;
 mod program;
 mod ring;
 mod rx;

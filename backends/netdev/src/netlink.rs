@@ -1,4 +1,4 @@
-//! rtnetlink, as little of it as is needed: dumps of links, addresses and routes, and one look-up.
+//! Netlink, as little of it as is needed: dumps (of links, addresses, routes) and single questions, mostly to rtnetlink.
 //!
 //! A socket belongs to the network namespace of the thread that makes it, so the answers are about that namespace, whatever
 //! `/proc` and `/sys` happen to show.
@@ -15,7 +15,7 @@ const HEADER: usize = size_of::<libc::nlmsghdr>();
 /// How often a dump that was interrupted by a change is begun anew.
 const ATTEMPTS: usize = 8;
 
-/// A route socket.
+/// A socket of one of netlink's protocols.
 #[derive(Debug)]
 pub(crate) struct Netlink {
     socket: OwnedFd,
@@ -23,10 +23,15 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
+    /// One to rtnetlink.
     pub fn open() -> io::Result<Netlink> {
+        Netlink::open_with(libc::NETLINK_ROUTE)
+    }
+
+    pub fn open_with(protocol: libc::c_int) -> io::Result<Netlink> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: no pointers.
-        let socket = owned(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })?;
+        let socket = owned(unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) })?;
         // The kernel answers within the call that asks; this is against hanging should it ever not.
         let patience = libc::timeval { tv_sec: 5, tv_usec: 0 };
         let size = size_of::<libc::timeval>() as libc::socklen_t;
@@ -168,6 +173,8 @@ unsafe impl Plain for u8 {}
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
