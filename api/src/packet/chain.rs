@@ -98,7 +98,7 @@ impl Packet {
             return Err(Error::NoRoom { what: "packet bytes", asked: total, available: room });
         }
         let mut at = self.len as usize;
-        let mut rest = self.split_off_tail();
+        let mut rest = self.split_off_rest();
         self.len = total as u16;
         for segment in rest.iter().flat_map(Packet::segments) {
             self.data_mut()[at..at + segment.len()].copy_from_slice(segment);
@@ -108,8 +108,11 @@ impl Packet {
         Ok(())
     }
 
-    /// Makes a chain's second and further segments a packet of their own.
-    fn split_off_tail(&mut self) -> Option<Packet> {
+    /// Makes a chain's second and further segments a packet of their own, without copying; `None` if there is one segment only.
+    /// What is split off has no metadata.
+    ///
+    /// For drivers, which give a device one segment after the other.
+    pub fn split_off_rest(&mut self) -> Option<Packet> {
         if !self.is_chain() {
             return None;
         }

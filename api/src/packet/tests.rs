@@ -51,6 +51,30 @@ fn long_frames_become_chains_and_come_back() {
 }
 
 #[test]
+fn a_chain_is_taken_apart_segment_by_segment() {
+    let pool = Pool::builder().frames(8).build().unwrap();
+    let bytes: Vec<u8> = (0..5000u32).map(|at| at as u8).collect();
+    let mut packet = pool.packet(&bytes).unwrap();
+    assert_eq!(packet.segment_count(), 3);
+    let (mut all, mut counts) = (Vec::new(), Vec::new());
+    loop {
+        let rest = packet.split_off_rest();
+        assert!(!packet.is_chain());
+        all.extend_from_slice(packet.data());
+        counts.push(rest.as_ref().map(|rest| (rest.segment_count(), rest.len())));
+        match rest {
+            Some(rest) => packet = rest,
+            None => break,
+        }
+    }
+    assert_eq!(all, bytes);
+    let room = pool.room();
+    assert_eq!(counts, [Some((2, 5000 - room)), Some((1, 5000 - 2 * room)), None]);
+    drop(packet);
+    assert_eq!(pool.free(), 8);
+}
+
+#[test]
 fn appending_joins_chains_and_linearizing_frees_them() {
     let pool = pool(16);
     let other_pool = super::tests::pool(2);
