@@ -15,6 +15,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How the kernel does its part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ways {
+    /// The device moves frames itself.
+    pub zero_copy: bool,
+    /// The driver's work is done within this process's system calls, as far as they come often enough.
+    pub busy_poll: bool,
+}
+
 /// When the device itself is asked for its carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -114,6 +123,13 @@ impl Counts {
         counters.rx_no_buffer = Some(all.fill_empty);
         counters.rx_too_long = Some(all.dropped.saturating_sub(all.fill_empty));
         counters
+    }
+
+    /// Descriptors that the kernel did not take, so far. Their frames stay lent until stop, which counts those that were to be
+    /// sent as dropped.
+    pub fn invalid(&self, now: &Statistics) -> u64 {
+        let all = lock(&self.earlier).plus(now);
+        all.invalid_fill + all.invalid_tx
     }
 
     /// Transmit counters.

@@ -30,11 +30,29 @@ pub(crate) enum Attach {
 }
 
 /// Keys of `af_xdp:` specs.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Keys {
     /// Who moves frames: `auto`, `zero_copy`, `copy`.
     pub mode: Mode,
     /// Where the program runs: `auto`, `native`, `generic`.
     pub attach: Attach,
+    /// Microseconds for which the driver leaves its work to the port's own calls, so that one core does both; 0: it never does.
+    pub busy_poll: u32,
+    /// Frames that the driver handles in one such call.
+    pub busy_poll_budget: u16,
+    /// Every sender's kernel leaves VLAN tags in the frames: for interfaces where that cannot be found out.
+    pub tags_in_frames: bool,
+}
+
+impl Default for Keys {
+    fn default() -> Keys {
+        Keys {
+            mode: Mode::Auto,
+            attach: Attach::Auto,
+            busy_poll: 0,
+            busy_poll_budget: 64,
+            tags_in_frames: false,
+        }
+    }
 }

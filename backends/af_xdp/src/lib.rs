@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `backend`, `keys` | from a spec to a port |
 //! | `preflight` | what can be known before a port starts |
-//! | `port` | opening, settings, starting and stopping |
+//! | `port` | opening, settings, counters |
+//! | `started` | starting and stopping |
+//! | `tags` | VLAN tags stay in the frame |
 //! | `rx`, `tx` | one queue each way |
 //! | `lent` | which frames of the pool are with the kernel |
 //! | `device` | what all queues of a port share |
@@ -22,6 +24,8 @@ mod program;
 mod ring;
 mod rx;
 mod socket;
+mod started;
+mod tags;
 mod tx;
 
 pub use backend::AfXdp;

@@ -12,7 +12,7 @@ use anyport::driver::RxDriver;
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
 use anyport_netdev::LinkWatch;
 
-use crate::device::{Ask, Device};
+use crate::device::{Ask, Device, Ways};
 use crate::lent::Lent;
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
@@ -33,6 +33,7 @@ pub(crate) struct XdpRx {
     /// How many frames the kernel is to have.
     target: usize,
     frame_mask: u64,
+    ways: Ways,
     /// The first segments of a frame whose last one is not there yet.
     partial: Option<Packet>,
     watch: LinkWatch,
@@ -48,6 +49,7 @@ impl XdpRx {
         (rx, fill): (Consumer<Descriptor>, Producer<u64>),
         pool: &Pool,
         target: usize,
+        ways: Ways,
         watch: LinkWatch,
     ) -> XdpRx {
         let frame_mask = !(pool.frame_size() as u64 - 1);
@@ -61,6 +63,7 @@ impl XdpRx {
             lent,
             target,
             frame_mask,
+            ways,
             partial,
             watch,
             link_up,
@@ -74,13 +77,13 @@ impl XdpRx {
     /// The ring is broken.
     pub fn refill(&mut self, pool: &mut PoolCache) -> Result<()> {
         let Some(lent) = &mut self.lent else { return Ok(()) };
-        let missing = self.target.saturating_sub(lent.outstanding().0);
+        let missing = self.target.saturating_sub(lent.frames());
         let free = self.fill.free(missing as u32).map_err(self.device.broken_ring("fill"))?;
         let mut given = 0;
         while given < missing.min(free as usize) {
             let Some(packet) = pool.take() else { break };
             // Fresh packets are single frames of this very pool.
-            let Ok(address) = lent.lend(packet) else { break };
+            let Ok(address) = lent.lend(packet, true) else { break };
             self.fill.push(address & self.frame_mask);
             given += 1;
         }
@@ -116,7 +119,12 @@ impl XdpRx {
 impl RxDriver for XdpRx {
     fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()> {
         let room = burst.room();
-        let ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
+        let mut ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
+        if ready == 0 && self.ways.busy_poll {
+            // Down or gone: the link says so.
+            let _ = self.socket.kick_rx();
+            ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
+        }
         let mut result = Ok(());
         let mut taken = 0;
         while taken < room.min(ready as usize) {
@@ -141,7 +149,7 @@ impl RxDriver for XdpRx {
             self.rx.release();
         }
         let missing =
-            self.lent.as_ref().map_or(0, |lent| self.target.saturating_sub(lent.outstanding().0));
+            self.lent.as_ref().map_or(0, |lent| self.target.saturating_sub(lent.frames()));
         if missing >= REFILL.min(self.target) || (missing > 0 && taken == 0) {
             self.refill(pool)?;
         }

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use anyport::driver::{Outstanding, TxDriver};
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
 
-use crate::device::{Ask, Counts, Device};
+use crate::device::{Ask, Counts, Device, Ways};
 use crate::lent::Lent;
 use crate::port::KERNEL_HEADROOM;
 use crate::ring::{Consumer, Producer};
@@ -43,7 +43,7 @@ pub(crate) struct XdpTx {
     /// `None` only while it is dropped.
     lent: Option<Lent>,
     limits: Limits,
-    zero_copy: bool,
+    ways: Ways,
     /// The last call left frames in the ring.
     full: bool,
     link_up: bool,
@@ -57,12 +57,12 @@ impl XdpTx {
         (tx, completion): (Producer<Descriptor>, Consumer<u64>),
         pool: &Pool,
         limits: Limits,
-        zero_copy: bool,
+        ways: Ways,
         counts: Arc<Counts>,
     ) -> XdpTx {
         let lent = Some(Lent::new(pool));
         let (full, link_up) = (false, false);
-        XdpTx { device, socket, tx, completion, lent, limits, zero_copy, full, link_up, counts }
+        XdpTx { device, socket, tx, completion, lent, limits, ways, full, link_up, counts }
     }
 
     /// Gives completed frames back.
@@ -90,22 +90,27 @@ impl XdpTx {
         let Some(lent) = &mut self.lent else { return Ok(0) };
         let free =
             self.tx.free(count as u32).map_err(self.device.broken_ring("transmit"))? as usize;
-        let count = count.min(free).min(self.limits.most.saturating_sub(lent.outstanding().0));
+        let mut places = free.min(self.limits.most.saturating_sub(lent.frames()));
         let mut pushed = 0;
-        while pushed < count {
-            let Some(mut packet) = burst.pop_front() else { break };
-            let len = packet.len() as u32;
-            if packet.headroom() + packet.len() > self.limits.chunk {
-                move_forward(&mut packet);
+        while pushed < count && places > 0 {
+            let Some(packet) = burst.first() else { break };
+            let chain = packet.is_chain();
+            if chain && packet.segment_count() > places {
+                break;
             }
-            match lent.lend(packet) {
-                Ok(addr) => self.tx.push(Descriptor { addr, len, options: 0 }),
-                // Chains and other pools' packets are not given to a port that declares one of each.
-                Err(packet) => {
-                    drop(packet);
-                    break;
+            let Some(mut packet) = burst.pop_front() else { break };
+            if chain {
+                places -= push_chain(&mut self.tx, lent, packet, self.limits.chunk);
+            } else {
+                let len = packet.len() as u32;
+                if packet.headroom() + packet.len() > self.limits.chunk {
+                    move_forward(&mut packet);
                 }
-            };
+                // Other pools' packets are not given to a port that has one; the ring has room.
+                let Ok(addr) = lent.lend(packet, true) else { break };
+                self.tx.push(Descriptor { addr, len, options: 0 });
+                places -= 1;
+            }
             pushed += 1;
         }
         Ok(pushed)
@@ -113,8 +118,8 @@ impl XdpTx {
 
     /// Wakes the kernel; whether it has taken everything.
     fn wake(&mut self) -> Result<bool> {
-        if self.zero_copy {
-            if self.tx.needs_wakeup() {
+        if self.ways.zero_copy {
+            if self.ways.busy_poll || self.tx.needs_wakeup() {
                 // What stands in the way is the link's to say.
                 let _ = self.socket.kick_tx();
             }
@@ -144,9 +149,42 @@ impl XdpTx {
     /// The kernel has completed a frame without sending it.
     #[cold]
     fn dropped(&mut self) {
-        let length = self.tx.last_consumed().map_or(0, |descriptor| descriptor.len);
+        let mut consumed = self.tx.consumed();
+        let mut bytes = consumed.next().map_or(0, |last| u64::from(last.len));
+        // The segments before it.
+        let continued = |segment: &Descriptor| segment.options & libc::XDP_PKT_CONTD != 0;
+        bytes += consumed.take_while(continued).map(|segment| u64::from(segment.len)).sum::<u64>();
         self.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
-        self.counts.tx_dropped_bytes.fetch_add(length.into(), Ordering::Relaxed);
+        self.counts.tx_dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Puts a packet's segments into the ring, which has room for them; how many.
+#[cold]
+fn push_chain(
+    tx: &mut Producer<Descriptor>,
+    lent: &mut Lent,
+    mut packet: Packet,
+    chunk: usize,
+) -> usize {
+    let mut count = 0;
+    loop {
+        let rest = packet.split_off_rest().filter(|rest| !rest.is_empty());
+        let len = packet.len() as u32;
+        // The kernel takes no empty segments.
+        if len > 0 {
+            if packet.headroom() + packet.len() > chunk {
+                move_forward(&mut packet);
+            }
+            let options = if rest.is_some() { libc::XDP_PKT_CONTD } else { 0 };
+            let Ok(addr) = lent.lend(packet, count == 0) else { return count };
+            tx.push(Descriptor { addr, len, options });
+            count += 1;
+        }
+        match rest {
+            Some(next) => packet = next,
+            None => return count,
+        }
     }
 }
 
@@ -168,7 +206,7 @@ impl TxDriver for XdpTx {
         }
         let mut left = count;
         while left > 0 {
-            let batch = match (self.zero_copy, self.full) {
+            let batch = match (self.ways.zero_copy, self.full) {
                 (true, _) => left,
                 (false, false) => left.min(self.limits.budget),
                 (false, true) => 0,
@@ -180,7 +218,7 @@ impl TxDriver for XdpTx {
             self.tx.publish();
             self.full = !self.wake()?;
             left -= pushed;
-            if !self.zero_copy {
+            if !self.ways.zero_copy {
                 self.complete(pools)?;
             }
         }
@@ -192,8 +230,7 @@ impl TxDriver for XdpTx {
             self.full = !self.wake()?;
         }
         self.complete(pools)?;
-        let (packets, bytes) = self.lent.as_ref().map_or((0, 0), Lent::outstanding);
-        Ok(Outstanding { packets, bytes })
+        Ok(self.lent.as_ref().map_or_else(Outstanding::default, Lent::outstanding))
     }
 
     fn link_up(&mut self) -> Result<bool> {

@@ -1,7 +1,10 @@
 //! Finding the interface that a spec names, and what a lock on it is keyed by.
 
+use std::os::fd::RawFd;
+
 use anyport::{Error, Result};
 
+use crate::error::explain;
 use crate::interface::Interface;
 use crate::links::{LinkInfo, links};
 
@@ -24,6 +27,24 @@ pub fn find(backend: &str, device: &str) -> Result<Interface> {
         },
         _ => Error::os(format!("{backend}:{device}"), "opening the interface", error),
     })
+}
+
+/// Refuses to go on in another network namespace than the one that the interface was found in: `socket` is one that the calling
+/// thread has just made, `title` is how errors call the port.
+///
+/// # Errors
+/// [`Error::Backend`] that says where to start the port; the system's.
+pub fn check_namespace(interface: &Interface, title: &str, socket: RawFd) -> Result<()> {
+    let here = interface.shares_namespace_with(socket);
+    match here.map_err(|error| explain(title, "asking for the network namespace", error))? {
+        true => Ok(()),
+        false => Err(Error::Backend {
+            device: title.into(),
+            reason: "it is not in the network namespace that this thread is in: start the port from a thread in the namespace \
+                     that it was opened in"
+                .into(),
+        }),
+    }
 }
 
 /// Refuses what is not Ethernet; `title` is how errors call the port.

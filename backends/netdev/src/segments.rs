@@ -12,6 +12,9 @@ use crate::links::{LinkInfo, link};
 pub const MERGING: [&str; 5] =
     ["rx-gro", "rx-lro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding"];
 
+/// Those of them that do so before an XDP program in the driver sees the frames.
+pub const MERGING_HARDWARE: [&str; 2] = ["rx-lro", "rx-gro-hw"];
+
 /// What mends it that frames longer than the interface's own arrive there: the command, and where it is to be given.
 /// `merging` says that the port leaves the switches of [`MERGING`] as they are.
 pub fn advice(info: &LinkInfo, merging: bool) -> String {

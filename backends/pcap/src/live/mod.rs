@@ -109,12 +109,7 @@ impl LivePort {
     /// Takes the interface into use.
     fn begin(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
         let watch = LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
-        let here = self.settings.interface().shares_namespace_with(watch.as_raw_fd());
-        if !here.map_err(|error| self.explain("asking for the network namespace", error))? {
-            let reason = "it is not in the network namespace that this thread is in: start the port from a thread in the \
-                          namespace that it was opened in";
-            return Err(Error::Backend { device: self.title.clone(), reason: reason.into() });
-        }
+        open::check_namespace(self.settings.interface(), &self.title, watch.as_raw_fd())?;
         let index = self.settings.interface().index();
         let queueing = Queueing::new(index);
         let queueing = queueing.map_err(|error| self.explain("opening a route socket", error))?;

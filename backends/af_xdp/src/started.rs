@@ -1,0 +1,420 @@
+//! What there is between start and stop.
+//!
+//! ```text
+//!   start   rings and frames ─► bind ─► sockets into the map ─► program attached: frames arrive
+//!   stop    program detached ─► sockets closed ─► what they had lent goes back to the pool
+//! ```
+//!
+//! Traps:
+//! - The kernel lets a queue, and the memory, go a moment after the socket was closed. Binding is tried again for a while; where
+//!   the device can still reach frames, they are held until the queue can be taken up again, which proves that it has let go
+//!   of them (contract L6): in zero-copy mode any, in copy mode those that were not sent yet (some drivers attach their pages
+//!   to the kernel's own packets).
+//! - All queues of a port are sockets on one registration of the pool's memory, the first one's; so that one closes last.
+//! - Whatever puts frames together before the program sees them is switched off before it is attached (contract R2). In the
+//!   driver the program comes before the kernel's GRO, behind it after.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyport::driver::{DriverQueues, RxDriver, Setup, TxDriver};
+use anyport::{Error, Pool, Result};
+use anyport_netdev::bpf::{Link as Attachment, Sockets, XdpMode};
+use anyport_netdev::segments::{MERGING, MERGING_HARDWARE};
+use anyport_netdev::{LinkWatch, Membership, open, packet_socket, vlans};
+
+use crate::device::{Device, Ways};
+use crate::keys::{Attach, Mode};
+use crate::port::{KERNEL_HEADROOM, LEAST_CHUNK, XdpPort};
+use crate::program::Place;
+use crate::rx::XdpRx;
+use crate::socket::{Binding, Socket};
+use crate::tx::{Limits, XdpTx};
+
+/// How long a queue may stay taken after the socket that had it was closed.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Frames beyond the receive ring's that the kernel is given, to fill while the ring is full.
+const SPARE: u32 = 64;
+
+/// A started port's sockets and program.
+pub(crate) struct Started {
+    pub device: Arc<Device>,
+    /// By queue; the first has the memory.
+    pub sockets: Vec<Arc<Socket>>,
+    pub ways: Ways,
+    pub map: Sockets,
+    /// What the attached program was made for.
+    pub place: Place,
+    pub attachment: Option<Attachment>,
+    /// Memberships live as long as it.
+    pub members: OwnedFd,
+    _pool: Pool,
+}
+
+impl XdpPort {
+    /// Makes sockets and queues, and lets frames come. After an error [`end`](XdpPort::end) takes away what was made.
+    pub fn begin(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
+        let pool = &setup.pools[0];
+        self.check_pool(pool, setup)?;
+        let members = packet_socket::idle()
+            .map_err(|error| self.explain("opening a packet socket", error))?;
+        open::check_namespace(self.settings.interface(), &self.title, members.as_raw_fd())?;
+        let interface = self.settings.interface().try_clone();
+        let interface = interface.map_err(|error| self.explain("opening the interface", error))?;
+        let device = Arc::new(Device::new(&self.title, interface, self.settings.info().prompt));
+        let count = usize::from(setup.rx_queues.max(setup.tx_queues));
+        while self.counts.len() < count {
+            self.counts.push(Arc::default());
+        }
+        let map = Sockets::new(self.queues.0.max(count as u32));
+        let map = map.map_err(|error| self.explain("making the map of sockets", error))?;
+        let mut started = Started {
+            device,
+            sockets: Vec::new(),
+            ways: Ways { zero_copy: false, busy_poll: self.keys.busy_poll > 0 },
+            map,
+            place: Place { segments: setup.max_segments > 1, tags: None },
+            attachment: None,
+            members,
+            _pool: pool.clone(),
+        };
+        let mut queues = DriverQueues { rx: Vec::new(), tx: Vec::new() };
+        let mut result = Ok(());
+        for queue in 0..count {
+            result = self.add_queue(setup, queue, &mut started, &mut queues);
+            if result.is_err() {
+                break;
+            }
+        }
+        // From here on it is taken away by `end`.
+        self.started = Some(started);
+        result?;
+        self.let_frames_come()?;
+        Ok(queues)
+    }
+
+    /// Makes a queue's socket and its drivers, and takes the device's queue up.
+    fn add_queue(
+        &self,
+        setup: &Setup<'_>,
+        queue: usize,
+        started: &mut Started,
+        queues: &mut DriverQueues,
+    ) -> Result<()> {
+        let pool = &setup.pools[0];
+        let (rx_count, tx_count) = (setup.rx_queues as usize, setup.tx_queues as usize);
+        let (rx_ring, tx_ring) =
+            (setup.rx_ring.next_power_of_two(), setup.tx_ring.next_power_of_two());
+        let failed = |error| self.explain("making the rings", error);
+        let socket = Arc::new(Socket::new().map_err(failed)?);
+        if queue == 0 {
+            socket
+                .register(pool.region(), chunk(pool))
+                .map_err(|error| self.not_registered(pool, error))?;
+        }
+        let fill = socket.fill_ring((rx_ring + SPARE).next_power_of_two()).map_err(failed)?;
+        let completion = socket.completion_ring(tx_ring).map_err(failed)?;
+        let rx_rings = match queue < rx_count {
+            true => Some((socket.receive_ring(rx_ring).map_err(failed)?, fill)),
+            false => None,
+        };
+        let tx_rings = match queue < tx_count {
+            true => Some((socket.transmit_ring(tx_ring).map_err(failed)?, completion)),
+            false => None,
+        };
+        if started.ways.busy_poll {
+            let (micros, budget) = (self.keys.busy_poll, self.keys.busy_poll_budget.into());
+            socket.busy_poll(micros, budget).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOPROTOOPT) => {
+                    self.unsupported("busy_poll", micros.to_string(), "0, before Linux 5.11")
+                }
+                _ => self.explain("asking for busy polling", error),
+            })?;
+        }
+        if let Some(rings) = rx_rings {
+            let watch =
+                LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
+            let target = fill_target(pool, rx_ring, rx_count);
+            let (device, ways) = (started.device.clone(), started.ways);
+            let mut driver = XdpRx::new(device, socket.clone(), rings, pool, target, ways, watch);
+            // The kernel wants frames before it takes the queue up.
+            let filled = driver.refill(&mut setup.queue_cache(pool));
+            queues.rx.push(Box::new(driver) as Box<dyn RxDriver>);
+            filled?;
+        }
+        let first = started.sockets.first().map(|first| &**first);
+        self.bind(&socket, queue as u32, started.place.segments, first)?;
+        if queue == 0 {
+            started.ways.zero_copy = socket.is_zero_copy().map_err(failed)?;
+        }
+        if let Some(rings) = tx_rings {
+            // Copies that are on their way are charged to the socket.
+            let bytes = (tx_ring as usize * 2 * (setup.max_frame + 512)).min(1 << 28);
+            let _ = socket.set_send_buffer(bytes as libc::c_int);
+            let budget = socket.raise_tx_budget(tx_ring) as usize;
+            let limits = Limits { most: tx_ring as usize, budget, chunk: chunk(pool) };
+            let (device, counts) = (started.device.clone(), self.counts[queue].clone());
+            let driver =
+                XdpTx::new(device, socket.clone(), rings, pool, limits, started.ways, counts);
+            queues.tx.push(Box::new(driver) as Box<dyn TxDriver>);
+        }
+        if queue < rx_count {
+            started
+                .map
+                .set(queue as u32, socket.as_raw_fd())
+                .map_err(|error| self.explain("putting a socket into the map", error))?;
+        }
+        started.sockets.push(socket);
+        Ok(())
+    }
+
+    /// Binds a queue; tries again while the kernel still has it from a socket that was closed.
+    fn bind(
+        &self,
+        socket: &Socket,
+        queue: u32,
+        segments: bool,
+        share: Option<&Socket>,
+    ) -> Result<()> {
+        let zero_copy = match self.keys.mode {
+            Mode::Auto => None,
+            Mode::ZeroCopy => Some(true),
+            Mode::Copy => Some(false),
+        };
+        let interface = self.settings.interface().index();
+        let binding = Binding { interface, queue, zero_copy, segments };
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let error = match socket.bind(&binding, share) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::EBUSY) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Some(libc::EBUSY) => {
+                    return Err(Error::Backend {
+                        device: self.title.clone(),
+                        reason: format!(
+                            "its queue {queue} is taken by another AF_XDP socket; `ss --xdp -p` shows whose"
+                        ),
+                    });
+                }
+                Some(libc::EOPNOTSUPP) if zero_copy == Some(true) => {
+                    let limit = "its driver has no zero-copy, or not as it is set up; mode=copy works everywhere";
+                    return Err(self.unsupported("mode", "zero_copy", limit));
+                }
+                _ => return Err(self.explain(&format!("binding queue {queue}"), error)),
+            }
+        }
+    }
+
+    /// Prepares the interface, and attaches the program.
+    fn let_frames_come(&mut self) -> Result<()> {
+        let Some(mut started) = self.started.take() else { return Ok(()) };
+        let result = self.attach(&mut started);
+        self.started = Some(started);
+        result
+    }
+
+    fn attach(&mut self, started: &mut Started) -> Result<()> {
+        let mut switched = self.tags.leave_in(&mut self.settings, &self.title)?;
+        let (filters, all_vlans) = vlans::receive_all(&mut self.settings, &self.title, true)?;
+        switched.extend(filters);
+        switched.extend(self.settings.switch_off(MERGING_HARDWARE)?);
+        self.members(&started.members, Membership::AllMulticast, true)?;
+        if self.filter.promiscuous {
+            self.members(&started.members, Membership::Promiscuous, true)?;
+        }
+        if all_vlans {
+            // For this alone drivers let all VLAN identifiers through; the program sorts the addresses.
+            self.members(&started.members, Membership::Promiscuous, true)?;
+        }
+        let mut refused = None;
+        if self.keys.attach != Attach::Generic {
+            let function = self.tags.function();
+            let index = self.settings.interface().index();
+            started.place.tags = function.map(|function| (index, function));
+            self.tags.check(&self.title, self.settings.info(), function.is_some())?;
+            refused = self.attach_as(started, XdpMode::Native)?;
+        }
+        if started.attachment.is_none() {
+            if self.keys.attach == Attach::Native {
+                return Err(self.no_native(refused));
+            }
+            started.place.tags = None;
+            self.tags.check(&self.title, self.settings.info(), false)?;
+            switched.extend(self.settings.switch_off(MERGING)?);
+            if let Some(error) = self.attach_as(started, XdpMode::Generic)? {
+                return Err(self.explain("attaching the program", error));
+            }
+        }
+        self.say(&switched, started, refused);
+        Ok(())
+    }
+
+    /// Says, once, how the port works, and what was switched off.
+    fn say(&mut self, switched: &[&str], started: &Started, refused: Option<io::Error>) {
+        if std::mem::replace(&mut self.said, true) {
+            return;
+        }
+        let title = &self.title;
+        if let Some(error) = refused {
+            tracing::info!(
+                "{title}: its driver refuses the program ({error}), so it runs behind the driver, which is slower; attach=native \
+                 insists"
+            );
+        }
+        let mode = if started.ways.zero_copy { "zero-copy" } else { "copy" };
+        tracing::debug!("{title}: {mode} mode, {} queues", started.sockets.len());
+        if !switched.is_empty() {
+            tracing::info!(
+                "{title}: switched off until the port is stopped, so that it receives the frames that were sent, all of them: {}",
+                switched.join(", ")
+            );
+        }
+    }
+
+    /// Attaches the program; the driver's refusal, if it is one.
+    fn attach_as(&self, started: &mut Started, mode: XdpMode) -> Result<Option<io::Error>> {
+        let loading = |error| self.explain("loading the program", error);
+        let program = self.filter.load(&started.map, &started.place).map_err(loading)?;
+        let error = match program.attach_xdp(self.settings.interface().index(), mode) {
+            Ok(attachment) => {
+                started.attachment = Some(attachment);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::E2BIG) => Ok(Some(error)),
+            Some(libc::EBUSY | libc::EEXIST) => {
+                let name = self.settings.interface().name().unwrap_or_default();
+                Err(Error::Backend {
+                    device: self.title.clone(),
+                    reason: format!(
+                        "another XDP program is attached to it (`ip link show {name}` has its number, `bpftool prog show id \
+                         NUMBER` its name); it is left alone, and this port needs its place"
+                    ),
+                })
+            }
+            _ => Err(self.explain("attaching the program", error)),
+        }
+    }
+
+    /// The error of attach=native where the driver refuses.
+    fn no_native(&self, why: Option<io::Error>) -> Error {
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        self.unsupported(
+            "attach",
+            "native",
+            format!(
+                "its driver refuses{why}: it has no XDP, or not at this MTU; attach=generic works everywhere"
+            ),
+        )
+    }
+
+    /// Takes away all that [`begin`](XdpPort::begin) has made, and gives the interface back to the host.
+    pub fn end(&mut self) {
+        let Some(started) = self.started.take() else { return };
+        if let Some(attachment) = started.attachment {
+            attachment.detach();
+        }
+        for (queue, socket) in started.sockets.iter().enumerate() {
+            self.counts[queue].settle(&socket.statistics().unwrap_or_default());
+        }
+        let queues = started.sockets.len() as u32;
+        let interface = self.settings.interface().index();
+        // The others first: the memory is the first one's.
+        started.sockets.into_iter().rev().for_each(drop);
+        let left = started.device.take_left();
+        let on_their_way = left.iter().any(|lent| lent.outstanding().packets > 0);
+        let deadline = Instant::now() + SETTLE;
+        let free = !(started.ways.zero_copy || on_their_way)
+            || (0..queues).all(|queue| let_go(interface, queue, deadline));
+        for mut lent in left {
+            if free {
+                lent.release();
+            } else if let Some(counts) = self.counts.first() {
+                counts.lost.fetch_add(lent.frames() as u64, Ordering::Relaxed);
+            }
+        }
+        self.settings.switch_back();
+    }
+
+    /// Refuses a pool that the kernel does not take, or whose frames are too small.
+    fn check_pool(&self, pool: &Pool, setup: &Setup<'_>) -> Result<()> {
+        let size = chunk(pool);
+        if size < LEAST_CHUNK {
+            let limit =
+                format!("the kernel takes frames of at least {LEAST_CHUNK} bytes from a pool");
+            return Err(self.unsupported("frame_size", size.to_string(), limit));
+        }
+        let room = (size - KERNEL_HEADROOM) * usize::from(setup.max_segments);
+        if setup.max_frame + 4 > room {
+            let limit = format!(
+                "{} bytes: with a tag that is what {} of the pool's frames have room for, behind {KERNEL_HEADROOM} bytes that \
+                 the kernel keeps; make the pool with a larger frame_size, up to a page, or configure max_segments",
+                room - 4,
+                setup.max_segments
+            );
+            return Err(self.unsupported("max_frame", setup.max_frame.to_string(), limit));
+        }
+        Ok(())
+    }
+
+    /// Why the kernel did not take the pool's memory.
+    fn not_registered(&self, pool: &Pool, error: io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS | libc::ENOMEM) => {
+                let mib = pool.region().len() >> 20;
+                let asked = format!("{mib} MiB");
+                let limit = "the limit of locked memory is lower; `ulimit -l unlimited` (or `LimitMEMLOCK=infinity` in a \
+                             systemd unit, or CAP_IPC_LOCK) lifts it";
+                self.unsupported("pool", asked, limit)
+            }
+            _ => self.explain("registering the pool's memory", error),
+        }
+    }
+}
+
+/// How many frames the kernel is to have for a queue: enough for the ring and some more, but of a small pool a quarter at most, so
+/// that two ports leave half of it to the application.
+fn fill_target(pool: &Pool, ring: u32, queues: usize) -> usize {
+    let share = pool.capacity() / (4 * queues.max(1));
+    ((ring + SPARE) as usize).min(share).max(1)
+}
+
+/// Bytes of a pool frame that the kernel uses: it takes no more than a page, so of larger frames it is the first one.
+fn chunk(pool: &Pool) -> usize {
+    // SAFETY: no pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
+    pool.frame_size().min(page)
+}
+
+/// Waits until a queue can be taken up again: then the kernel has let go of the memory that was bound to it.
+fn let_go(interface: u32, queue: u32, deadline: Instant) -> bool {
+    let attempt = || -> io::Result<()> {
+        let pool = Pool::builder().frames(2).build().map_err(io::Error::other)?;
+        let socket = Socket::new()?;
+        socket.register(pool.region(), chunk(&pool))?;
+        let (_fill, _completion) = (socket.fill_ring(1)?, socket.completion_ring(1)?);
+        let _receive = socket.receive_ring(1)?;
+        socket.bind(&Binding { interface, queue, zero_copy: Some(false), segments: false }, None)
+    };
+    loop {
+        match attempt().map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::EBUSY)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2))
+            }
+            Err(Some(libc::EBUSY)) => return false,
+            // Taken up, or there is no device any more that could have it.
+            _ => return true,
+        }
+    }
+}
