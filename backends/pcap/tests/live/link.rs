@@ -9,49 +9,6 @@ use anyport_netdev::testing::{in_namespace, ip};
 
 use crate::common::{End, frame, open, until};
 
-impl End {
-    /// Waits for that to be said of the link; frames and timeouts are no answer.
-    fn wait_for(&mut self, wanted: Wake) {
-        for _ in 0..100 {
-            if self.rx.wait(Duration::from_millis(100)).unwrap() == wanted {
-                return;
-            }
-        }
-        panic!("{wanted:?} was never said");
-    }
-
-    /// Sends one frame, trying again until it is taken.
-    fn send_when_possible(&mut self, frame: &[u8]) {
-        let mut burst = Burst::with_capacity(1);
-        burst.push(self.pool.packet(frame).unwrap()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.tx.send(&mut burst).unwrap() == 0 {
-            assert!(Instant::now() < deadline, "it is not taken");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// How long frames are taken for, once nothing is to be taken any more; they are all the same one. What counts is when
-    /// a call began: how long the thread had to wait for a processor in it does not matter.
-    fn taken_for(&mut self, frame: &[u8]) -> Duration {
-        let start = Instant::now();
-        let mut burst = Burst::with_capacity(1);
-        let mut last = Duration::ZERO;
-        while start.elapsed() < last + Duration::from_millis(300) {
-            if burst.is_empty() {
-                burst.push(self.pool.packet(frame).unwrap()).unwrap();
-            }
-            let begun = start.elapsed();
-            if self.tx.send(&mut burst).unwrap() > 0 {
-                last = begun;
-                assert!(last < Duration::from_secs(5), "it is taken for ever");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        last
-    }
-}
-
 #[test]
 fn speed_and_duplex_are_the_devices() {
     in_namespace(|| {

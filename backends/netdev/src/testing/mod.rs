@@ -9,6 +9,8 @@
 
 #![allow(clippy::print_stderr, reason = "a test says why it was skipped")]
 
+pub mod end;
+
 use std::process::{Command, Output};
 
 use crate::bpf::{Kind, Program};

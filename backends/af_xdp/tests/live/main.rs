@@ -1,0 +1,5 @@
+//! Ports on the ends of a veth pair, each test in a network namespace of its own that goes with its thread.
+
+mod common;
+mod frames;
+mod queues;
