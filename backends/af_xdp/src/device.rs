@@ -87,11 +87,10 @@ impl Device {
         Error::Backend { device: self.title.clone(), reason }
     }
 
-    /// As [`broken`](Device::broken), for indices.
-    #[cold]
-    pub fn broken_ring(&self, which: &str) -> impl FnOnce(Broken) -> Error {
-        let error = self.broken(&format!("{which} ring has an index that cannot be"));
-        |Broken| error
+    /// As [`broken`](Device::broken), for indices. The error is made only where there is one: this is on the way of every burst.
+    #[inline]
+    pub fn broken_ring(&self, which: &'static str) -> impl FnOnce(Broken) -> Error {
+        move |Broken| self.broken(&format!("{which} ring has an index that cannot be"))
     }
 }
 
