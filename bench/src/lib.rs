@@ -5,7 +5,10 @@
 //! - `anyport-bench-compare`: `anyport gen` and `anyport fwd` beside a bare libpcap loop and DPDK's testpmd, on the
 //!   same interfaces in one run.
 
+pub mod bare;
 pub mod flood;
+pub mod topology;
+pub mod xdp;
 
 use anyport::{Burst, Pool, Registry, RxQueue, TxQueue};
 use anyport_loopback::Loopback;
