@@ -94,6 +94,13 @@ fn start_again(ctx: &Ctx, end: End) -> Verdict<Side> {
     Side::start(port, pool)
 }
 
+/// The other end, started, and the device's settings then: on a pair that is one device to the kernel, what runs at one end may
+/// take features from the other.
+fn other_end(ctx: &Ctx) -> Verdict<(Side, Option<String>)> {
+    let b = ctx.start(End::B, "")?;
+    Ok((b, ctx.wires().settings(End::A).ok()))
+}
+
 /// Takes over from a dead process: settings and traffic are as if it had never been.
 fn take_over(ctx: &Ctx, settings: &Option<String>, other: &mut Side) -> Verdict {
     let mut side = start_again(ctx, End::A)?;
@@ -115,8 +122,7 @@ fn take_over(ctx: &Ctx, settings: &Option<String>, other: &mut Side) -> Verdict 
 }
 
 fn kill_a_holder(ctx: &Ctx) -> Verdict {
-    let settings = ctx.wires().settings(End::A).ok();
-    let mut b = ctx.start(End::B, "")?;
+    let (mut b, settings) = other_end(ctx)?;
     for keys in ["", "promiscuous=true"] {
         let keys = if ctx.capability(End::A).promiscuous { keys } else { "" };
         let holder = ctx.helper(&["hold", &ctx.spec_with(End::A, keys)])?;
@@ -130,8 +136,7 @@ fn kill_a_holder(ctx: &Ctx) -> Verdict {
 }
 
 fn kill_under_load(ctx: &Ctx) -> Verdict {
-    let settings = ctx.wires().settings(End::A).ok();
-    let mut b = ctx.start(End::B, "")?;
+    let (mut b, settings) = other_end(ctx)?;
     let to = b.mac();
     for _ in 0..3 {
         let flood = ctx.helper(&["flood", &ctx.spec(End::A), &to.to_string()])?;
@@ -152,9 +157,8 @@ fn kill_under_load(ctx: &Ctx) -> Verdict {
 }
 
 fn kill_a_receiver(ctx: &Ctx) -> Verdict {
-    let settings = ctx.wires().settings(End::A).ok();
     let mac = ctx.open(End::A, "")?.control().mac()?;
-    let mut b = ctx.start(End::B, "")?;
+    let (mut b, settings) = other_end(ctx)?;
     for _ in 0..2 {
         let holder = ctx.helper(&["hold", &ctx.spec(End::A)])?;
         holder.ready()?;
@@ -171,8 +175,7 @@ fn kill_a_receiver(ctx: &Ctx) -> Verdict {
 }
 
 fn kill_at_any_moment(ctx: &Ctx) -> Verdict {
-    let settings = ctx.wires().settings(End::A).ok();
-    let mut b = ctx.start(End::B, "")?;
+    let (mut b, settings) = other_end(ctx)?;
     let to = b.mac().to_string();
     for moment in [0, 1, 3, 5, 8, 12, 20, 30, 60] {
         let flood = ctx.helper(&["flood", &ctx.spec(End::A), &to])?;

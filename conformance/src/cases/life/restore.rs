@@ -147,8 +147,10 @@ fn changed(ctx: &Ctx, end: End) -> Verdict<Side> {
 }
 
 fn settings_as_found(ctx: &Ctx) -> Verdict {
-    let found = ctx.wires().settings(End::B)?;
+    let untouched = End::BOTH.map(|end| ctx.wires().settings(end));
     let mut a = ctx.start(End::A, "")?;
+    // On a pair that is one device to the kernel, what runs at one end may take features from the other.
+    let found = ctx.wires().settings(End::B)?;
     for round in 0..2 {
         let mut b = changed(ctx, End::B)?;
         let capability = ctx.capability(End::B);
@@ -161,6 +163,10 @@ fn settings_as_found(ctx: &Ctx) -> Verdict {
         ensure!(a.pass_to(&mut b, &frames)? == frames, "frames were lost or changed");
         give_up(round, b.into_parts().0)?;
         same!(ctx.wires().settings(End::B)?, found, "round {round}: settings after that");
+    }
+    a.close()?;
+    for (end, untouched) in End::BOTH.into_iter().zip(untouched) {
+        same!(ctx.wires().settings(end)?, untouched?, "settings at end {end:?} with both closed");
     }
     Ok(())
 }
