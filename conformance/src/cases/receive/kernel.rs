@@ -166,7 +166,10 @@ fn syn_ack(from: MacAddr, syn: &[u8]) -> Verdict<Vec<u8>> {
         .ipv4(four(ip_at + 16)?, four(ip_at + 12)?, 64)
         .tcp(ip::get(syn, tcp_at + 2), ip::get(syn, tcp_at), 1_000_000, 65_000)
         .syn()
-        .ack(sequence.wrapping_add(1));
+        .ack(sequence.wrapping_add(1))
+        // Otherwise the host cuts what it sends into pieces of 536 bytes.
+        .options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1460)])
+        .map_err(|error| error.to_string())?;
     let mut frame = Vec::new();
     builder.write(&mut frame, &[]).map_err(|error| error.to_string())?;
     Ok(frame)
