@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use crate::case::Verdict;
+use crate::case::{Failure, Verdict};
 
 /// Asks about an interface of the calling thread's network namespace: `settings` begins with a command and is filled in.
 ///
@@ -85,4 +85,53 @@ pub(super) fn switches(name: &str) -> Verdict<String> {
         all.push(format!("{switch}:{shown}"));
     }
     Ok(all.join(","))
+}
+
+/// What the driver counts by itself (`ethtool -S`), by name.
+pub(super) fn statistics(name: &str) -> Verdict<Vec<(String, u64)>> {
+    const MOST: usize = 1024;
+    const STATISTICS: u32 = 1;
+    /// `struct ethtool_sset_info`.
+    #[repr(C)]
+    struct Sets {
+        command: u32,
+        reserved: u32,
+        asked: u64,
+        count: u32,
+    }
+    /// `struct ethtool_gstrings`.
+    #[repr(C)]
+    struct Names {
+        command: u32,
+        set: u32,
+        count: u32,
+        names: [[u8; 32]; MOST],
+    }
+    /// `struct ethtool_stats`.
+    #[repr(C)]
+    struct Values {
+        command: u32,
+        count: u32,
+        values: [u64; MOST],
+    }
+    let mut sets = Sets { command: 0x37, reserved: 0, asked: 1 << STATISTICS, count: 0 };
+    // SAFETY: that is the layout, for one set.
+    unsafe { ask(name, &mut sets)? };
+    if sets.count as usize > MOST {
+        return Err(Failure(format!("{name} has {} statistics", sets.count)));
+    }
+    let count = sets.count;
+    let mut names = Names { command: 0x1b, set: STATISTICS, count, names: [[0; 32]; MOST] };
+    let mut values = Values { command: 0x1d, count, values: [0; MOST] };
+    // SAFETY: that is the layout, and there is room for as many as the device said that it has.
+    unsafe {
+        ask(name, &mut names)?;
+        ask(name, &mut values)?;
+    }
+    let text = |name: &[u8; 32]| {
+        let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    };
+    let named = names.names.iter().map(text).zip(values.values);
+    Ok(named.take(count as usize).collect())
 }

@@ -4,8 +4,10 @@
 //!   namespace (goes with the suite's threads, also after kill -9)
 //!     port A ── c1a ═══════ c1b ── port B        a fresh pair for every case
 //! ```
-//! Trap: `/proc/net` is the view of the process's first thread; a thread in another namespace looks at
-//! `/proc/thread-self/net`.
+//! Traps:
+//! - `/proc/net` is the view of the process's first thread; a thread in another namespace looks at `/proc/thread-self/net`.
+//! - A native XDP program at one end takes segmentation offloads from the other end's settings, and changes what the pair counts
+//!   as bytes.
 
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
@@ -147,6 +149,18 @@ impl VethWires {
         .clone()
     }
 
+    /// Frames that an end took out of its receive rings: with a native XDP program, or GRO, and not without.
+    ///
+    /// Of these the pair counts the bytes without the Ethernet header, at both ends (`veth_xdp_rcv` adds up `skb->len` of frames
+    /// whose header was taken off when they were put into the ring).
+    fn polled(&self, end: End) -> Verdict<u64> {
+        let counted = ethtool::statistics(&self.name(end))?;
+        let polled = counted
+            .iter()
+            .filter(|(name, _)| name.starts_with("rx_queue_") && name.ends_with("_xdp_packets"));
+        Ok(polled.map(|(_, count)| count).sum())
+    }
+
     fn wait_for_carrier(&self, end: End) -> Verdict {
         let name = self.name(end);
         eventually(&format!("carrier on {name}"), || {
@@ -196,8 +210,12 @@ impl Wires for VethWires {
     fn witness(&self, end: End) -> Verdict<Witness> {
         let name = self.name(end);
         let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
-        parse_counters(&text, &name)
-            .ok_or_else(|| Failure(format!("no counters of {name} in /proc/thread-self/net/dev")))
+        let mut counted = parse_counters(&text, &name).ok_or_else(|| {
+            Failure(format!("no counters of {name} in /proc/thread-self/net/dev"))
+        })?;
+        counted.rx_bytes += headers(self.polled(end)?);
+        counted.tx_bytes += headers(self.polled(end.other())?);
+        Ok(counted)
     }
 
     fn came_out(&self, end: End) -> Verdict<Option<u64>> {
@@ -265,6 +283,11 @@ fn output(arguments: &str) -> Verdict<String> {
         return Err(Failure(format!("`ip {arguments}`: {}", said.trim())));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The bytes of so many Ethernet headers.
+fn headers(frames: u64) -> u64 {
+    frames * 14
 }
 
 /// The line of an interface in the format of `/proc/net/dev`.
