@@ -83,6 +83,9 @@ pub struct Capability {
     pub rss: bool,
     /// Delivered frames are not seen by the host's network stack as well (contract R13).
     pub exclusive: bool,
+    /// They can be left to the host's stack as well: `shared=true` is possible (contract R13). A port that can neither is
+    /// impossible.
+    pub shared: bool,
     /// Promiscuous mode can be switched (contract R6).
     pub promiscuous: bool,
     /// The device, kernel or backend filters by destination address itself; otherwise the common layer does
@@ -154,6 +157,7 @@ impl Capability {
             exact_drops: false,
             rss: false,
             exclusive: false,
+            shared: true,
             promiscuous: false,
             filters: false,
             software_link: false,

@@ -73,13 +73,16 @@ pub enum Error {
     },
     /// The interface carries something that the host needs, and taking it was not asked for (contract R13).
     #[error(
-        "{device} carries {carries}; taking it away from the host needs `takeover=true` (or share it: `shared=true`)"
+        "{device} carries {carries}; taking it away from the host needs `takeover=true`{}",
+        if *shareable { " (or share it: `shared=true`)" } else { "" }
     )]
     NeedsTakeover {
         /// The device.
         device: String,
         /// What would be cut off: the default route, the login session.
         carries: String,
+        /// It can be opened with `shared=true` instead (capability `shared`).
+        shareable: bool,
     },
     /// A configuration beyond the port's capabilities; nothing of it was applied (contract L3).
     #[error("{device}: `{field}` = {asked} is beyond this port: {limit}")]

@@ -131,6 +131,8 @@ pub enum Need {
     ExactDrops,
     /// Capability `exclusive`.
     Exclusive,
+    /// Capability `shared`.
+    Shared,
     /// Capability `filters`.
     Filters,
     /// Capability `software_link`.
@@ -227,6 +229,7 @@ impl Need {
             Need::ZeroCopy => all("zero_copy", &|c| c.zero_copy),
             Need::ExactDrops => all("exact_drops", &|c| c.exact_drops),
             Need::Exclusive => all("exclusive", &|c| c.exclusive),
+            Need::Shared => all("shared", &|c| c.shared),
             Need::Filters => all("filters", &|c| c.filters),
             Need::SoftwareLink => all("software_link", &|c| c.software_link),
             Need::LinkState => all("link_state", &|c| c.link_state),

@@ -60,7 +60,7 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Finish the checksums that a sending kernel left undone (contract R3); `auto`: on software links.
     pub finish_checksums: Switch,
-    /// Leave received frames to the host's stack as well (contract R13).
+    /// Leave received frames to the host's stack as well (contract R13), where the port can (capability `shared`).
     pub shared: bool,
     /// Take the interface even if it carries the default route or the login session (contract R13).
     pub takeover: bool,

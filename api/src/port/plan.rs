@@ -20,6 +20,8 @@ pub(super) fn check_capability(device: &str, capability: &Capability) -> Result<
         && capability.max_pools >= 1
         && capability.max_segments >= 1;
     let range = capability.min_max_frame..=capability.max_frame;
+    // What is received goes to the port alone, or to the host as well.
+    let least = least && (capability.exclusive || capability.shared);
     if least && range.contains(&capability.default_max_frame) && capability.min_max_frame >= 60 {
         return Ok(());
     }
@@ -100,6 +102,11 @@ pub(super) fn check(device: &str, capability: &Capability, config: &PortConfig) 
         if !capability.set_mac {
             return refuse("mac", &mac, "its address cannot be changed".into());
         }
+    }
+    if config.shared && !capability.shared {
+        let limit = "what it receives goes to the port or to the host's stack, never to both; with shared=false it is taken \
+                     from the host, but for what to_kernel names";
+        return refuse("shared", &true, limit.into());
     }
     if config.promiscuous && !capability.promiscuous {
         return refuse("promiscuous", &true, "it cannot be switched".into());

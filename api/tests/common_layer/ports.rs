@@ -41,6 +41,23 @@ fn configuration_is_applied_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_port_that_cannot_share_is_not_shared() {
+    let bench = Bench::new(|capability| (capability.exclusive, capability.shared) = (true, false));
+    for _ in 0..2 {
+        match bench.registry.open("mock:alone,shared=true") {
+            Err(Error::Unsupported { field, asked, .. }) => {
+                assert_eq!((&*field, &*asked), ("shared", "true"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    bench.registry.open("mock:alone,shared=false").unwrap().close().unwrap();
+    // What is received goes somewhere.
+    let bench = Bench::new(|capability| (capability.exclusive, capability.shared) = (false, false));
+    assert!(matches!(bench.registry.open("mock:nowhere"), Err(Error::Backend { .. })));
+}
+
+#[test]
 fn states_are_kept() {
     let bench = Bench::new(|_| {});
     let mut port = bench.registry.open("mock:states").unwrap();

@@ -62,16 +62,6 @@ impl XdpPort {
     /// Opens the interface, stopped; nothing of it is changed.
     pub fn open(keys: Keys, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
         let (title, config) = (format!("af_xdp:{}", request.device), request.config);
-        if config.shared {
-            return Err(Error::Unsupported {
-                device: title,
-                field: "shared".into(),
-                asked: "true".into(),
-                limit: "a frame goes to an AF_XDP socket or to the host's stack, never to both; `pcap:` can be shared, and \
-                        to_kernel names what is to stay with the stack"
-                    .into(),
-            });
-        }
         let to_kernel = ToKernel::parse(&title, &config.to_kernel)?;
         let interface = open::find("af_xdp", request.device)?;
         let segments = preflight::kernel_has_segments();
@@ -86,7 +76,9 @@ impl XdpPort {
             },
             _ => explain(&title, "opening an AF_XDP socket", error),
         })?;
-        takeover::check(&interface, &title, config.takeover)?;
+        if !config.shared {
+            takeover::check(&interface, &title, config.takeover, false)?;
+        }
         let settings = Settings::open(interface, &title)?;
         open::check_ethernet(&title, settings.info())?;
         let asking = |error| explain(&title, "asking for driver and queues", error);
@@ -197,6 +189,8 @@ impl PortDriver for XdpPort {
         capability.zero_copy = true;
         capability.exact_drops = self.settings.info().kind.is_some();
         capability.exclusive = true;
+        // A frame goes to a socket or on to the stack.
+        capability.shared = false;
         capability.promiscuous = true;
         capability.filters = true;
         capability.software_link = self.software_link;

@@ -30,7 +30,7 @@
 //! let to_kernel = ToKernel::parse(&title, &config.to_kernel)?;
 //! let interface = open::find("mine", device)?;
 //! if !config.shared {
-//!     takeover::check(&interface, &title, config.takeover)?;
+//!     takeover::check(&interface, &title, config.takeover, true)?;
 //! }
 //! let settings = Settings::open(interface, &title)?;
 //! open::check_ethernet(&title, settings.info())?;

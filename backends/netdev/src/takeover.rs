@@ -24,11 +24,12 @@ const ADDRESS_HEADER: usize = 8;
 /// How many ancestors are looked at.
 const ANCESTORS: usize = 64;
 
-/// Refuses an interface that the host needs, unless `takeover` says that it is meant; `title` is how errors call the port.
+/// Refuses an interface that the host needs, unless `takeover` says that it is meant; `title` is how errors call the port, and
+/// `shareable` whether `shared=true` is another way.
 ///
 /// # Errors
 /// [`Error::NeedsTakeover`] with what it carries; the system's, if that cannot be found out.
-pub fn check(interface: &Interface, title: &str, takeover: bool) -> Result<()> {
+pub fn check(interface: &Interface, title: &str, takeover: bool, shareable: bool) -> Result<()> {
     if takeover {
         return Ok(());
     }
@@ -36,7 +37,7 @@ pub fn check(interface: &Interface, title: &str, takeover: bool) -> Result<()> {
     let what =
         what.map_err(|error| Error::os(title, "asking what the interface carries", error))?;
     match what {
-        Some(carries) => Err(Error::NeedsTakeover { device: title.into(), carries }),
+        Some(carries) => Err(Error::NeedsTakeover { device: title.into(), carries, shareable }),
         None => Ok(()),
     }
 }

@@ -79,7 +79,7 @@ impl LivePort {
             _ => explain(&title, "opening a packet socket", error),
         })?;
         if !config.shared {
-            takeover::check(&interface, &title, config.takeover)?;
+            takeover::check(&interface, &title, config.takeover, true)?;
         }
         let settings = Settings::open(interface, &title)?;
         let driver = settings.interface().driver().map_err(failed("asking for the driver"))?;

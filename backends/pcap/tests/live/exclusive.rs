@@ -311,7 +311,7 @@ fn what_the_host_needs_is_not_taken_by_accident() {
         addresses();
         ip("route add default via 192.0.2.2");
         let error = registry().open("pcap:a0").unwrap_err();
-        let Error::NeedsTakeover { device, carries } = &error else { panic!("{error:?}") };
+        let Error::NeedsTakeover { device, carries, .. } = &error else { panic!("{error:?}") };
         assert_eq!((device.as_str(), carries.as_str()), ("pcap:a0", "the host's default route"));
         let text = error.to_string();
         assert!(text.contains("takeover=true") && text.contains("shared=true"), "{text}");

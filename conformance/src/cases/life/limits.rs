@@ -57,8 +57,8 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "life.settings_that_cannot_be_set",
-        clauses: &["L3", "M1", "R6"],
-        about: "Sets address and promiscuous mode by key; without the capability that is refused.",
+        clauses: &["L3", "M1", "R6", "R13"],
+        about: "Sets address and promiscuous mode by key, and shares with the host; without the capability that is refused.",
         why: "A setting that is taken and not kept is worse than none.",
         needs: &[],
         run: settings_that_cannot,
@@ -235,6 +235,10 @@ fn settings_that_cannot(ctx: &Ctx) -> Verdict {
             refused!(ctx.open(End::A, "")?.control().set_promiscuous(true),
                 Error::Unsupported { field, .. } if field == "promiscuous", "the switch");
         }
+    }
+    match capability.shared {
+        true => same!(ctx.open(End::A, "shared=true")?.config().shared, true, "shared"),
+        false => beyond(ctx, "shared", true, &[])?,
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(super) const CASES: &[Case] = &[
         about: "The same with shared=true: the port gets them all, and the host answers each.",
         why: "Watching an interface must not take it away; and it shows that the host of the case before would have \
               answered.",
-        needs: &[Need::TwoWay, Need::Rig(Power::Host)],
+        needs: &[Need::TwoWay, Need::Shared, Need::Rig(Power::Host)],
         run: answers_when_shared,
     },
     Case {
@@ -44,7 +44,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["R13"],
         about: "The same with shared=true: both get each datagram, byte for byte.",
         why: "A sniffer that swallows what it sees is no sniffer.",
-        needs: &[Need::TwoWay, Need::Rig(Power::Host)],
+        needs: &[Need::TwoWay, Need::Shared, Need::Rig(Power::Host)],
         run: sockets_get_all,
     },
     Case {
