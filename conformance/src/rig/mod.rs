@@ -23,12 +23,14 @@ use crate::case::{Failure, Power, Verdict};
 use crate::ctx::End;
 
 /// The names of the rigs that [`named`] knows, with what they are.
-pub const NAMES: [(&str, &str); 5] = [
+pub const NAMES: [(&str, &str); 7] = [
     ("loop", "both ends of an in-process cable"),
     ("loop-offloads", "the same cable, whose ends do offloads themselves"),
     ("pcap-veth", "the kernel path through libpcap on both ends of a veth pair"),
     ("af_xdp-veth", "AF_XDP sockets on both ends of a veth pair, the program in the driver"),
     ("af_xdp-veth-generic", "the same, the program behind the driver"),
+    ("af_xdp-pcap", "AF_XDP sockets on one end of a veth pair, libpcap on the other"),
+    ("pcap-af_xdp", "the same the other way round: cases send more one way than the other"),
 ];
 
 /// The rig of that name.
@@ -44,6 +46,8 @@ pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
         "af_xdp-veth-generic" => {
             Ok(Box::new(VethRig::new(name, "af_xdp").with_keys(",attach=generic")))
         }
+        "af_xdp-pcap" => Ok(Box::new(VethRig::across(name, ["af_xdp", "pcap"]))),
+        "pcap-af_xdp" => Ok(Box::new(VethRig::across(name, ["pcap", "af_xdp"]))),
         _ => {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
             Err(Failure(format!("there is no rig `{name}`; the rigs are: {}", known.join(", "))))

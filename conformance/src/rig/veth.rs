@@ -20,13 +20,30 @@ use super::{Host, Rig, Wires, Witness, ethtool};
 use crate::case::{Failure, Power, Verdict};
 use crate::ctx::{End, eventually};
 
-/// Ports of one backend on both ends of a veth pair.
+/// Ports on both ends of a veth pair, of one backend or of two.
 pub struct VethRig {
     name: String,
+    ends: [Driver; 2],
+    registry: Registry,
+}
+
+/// What opens an end.
+#[derive(Clone, PartialEq, Eq)]
+struct Driver {
     backend: String,
     /// What stands behind the interface's name in every spec: `,key=value` or nothing.
     keys: &'static str,
-    registry: Registry,
+}
+
+impl Driver {
+    fn new(backend: &str) -> Driver {
+        Driver { backend: backend.into(), keys: "" }
+    }
+
+    /// The spec of an interface.
+    fn spec(&self, name: &str) -> String {
+        format!("{}:{name}{}", self.backend, self.keys)
+    }
 }
 
 impl VethRig {
@@ -37,13 +54,20 @@ impl VethRig {
 
     /// The same over a backend from a given registry.
     pub fn with_registry(name: &str, backend: &str, registry: Registry) -> VethRig {
-        VethRig { name: name.into(), backend: backend.into(), keys: "", registry }
+        VethRig { name: name.into(), ends: [Driver::new(backend), Driver::new(backend)], registry }
+    }
+
+    /// A rig of that name with another backend on each end.
+    pub fn across(name: &str, backends: [&str; 2]) -> VethRig {
+        let registry = anyport_backends::registry();
+        VethRig { name: name.into(), ends: backends.map(Driver::new), registry }
     }
 
     /// The same with keys (`,key=value`) in every spec.
     #[must_use]
-    pub fn with_keys(self, keys: &'static str) -> VethRig {
-        VethRig { keys, ..self }
+    pub fn with_keys(mut self, keys: &'static str) -> VethRig {
+        self.ends.iter_mut().for_each(|end| end.keys = keys);
+        self
     }
 }
 
@@ -53,24 +77,17 @@ const HOST: Host = Host { address: Ipv4Addr::new(10, 99, 0, 1), peer: Ipv4Addr::
 /// Backends whose devices are kernel interfaces.
 const INTERFACE_BACKENDS: [&str; 2] = ["pcap", "af_xdp"];
 
-impl VethRig {
-    fn others(&self) -> Vec<String> {
-        let names = self.registry.backends().map(anyport::Backend::name);
-        let others = names.filter(|name| INTERFACE_BACKENDS.contains(name));
-        others.filter(|name| *name != self.backend).map(str::to_owned).collect()
-    }
-}
-
 impl Rig for VethRig {
     fn name(&self) -> String {
         self.name.clone()
     }
 
     fn about(&self) -> String {
-        format!(
-            "`{}:IFACE{}` on both ends of a veth pair, in a network namespace",
-            self.backend, self.keys
-        )
+        let [one, other] = self.ends.each_ref().map(|end| end.spec("IFACE"));
+        match one == other {
+            true => format!("`{one}` on both ends of a veth pair, in a network namespace"),
+            false => format!("`{one}` and `{other}` on a veth pair, in a network namespace"),
+        }
     }
 
     fn registry(&self) -> Registry {
@@ -117,10 +134,10 @@ impl Rig for VethRig {
         let names = [format!("c{number}a"), format!("c{number}b")];
         let [a, b] = &names;
         ip(&format!("link add {a} type veth peer name {b}"))?;
+        let backends = self.registry.backends().map(anyport::Backend::name);
         let wires = VethWires {
-            backend: self.backend.clone(),
-            keys: self.keys,
-            others: self.others(),
+            ends: self.ends.clone(),
+            backends: backends.filter(|name| INTERFACE_BACKENDS.contains(name)).collect(),
             names: Mutex::new(names.clone()),
         };
         for name in &names {
@@ -135,10 +152,9 @@ impl Rig for VethRig {
 }
 
 struct VethWires {
-    backend: String,
-    keys: &'static str,
-    /// Registered backends besides that one which open interfaces by name.
-    others: Vec<String>,
+    ends: [Driver; 2],
+    /// Registered backends that open interfaces by name.
+    backends: Vec<&'static str>,
     names: Mutex<[String; 2]>,
 }
 
@@ -172,7 +188,7 @@ impl VethWires {
 
 impl Wires for VethWires {
     fn spec(&self, end: End) -> String {
-        format!("{}:{}{}", self.backend, self.name(end), self.keys)
+        self.ends[end.index()].spec(&self.name(end))
     }
 
     fn set_link(&self, up: bool) -> Verdict {
@@ -227,8 +243,10 @@ impl Wires for VethWires {
         let name = self.name(end);
         let second = format!("{name}-altname");
         ip(&format!("link property add dev {name} altname {second}"))?;
-        let others = self.others.iter().map(|backend| format!("{backend}:{name}"));
-        Ok(others.chain([format!("{}:{second}", self.backend)]).collect())
+        let own = &*self.ends[end.index()].backend;
+        let others = self.backends.iter().filter(|backend| **backend != own);
+        let others = others.map(|backend| format!("{backend}:{name}"));
+        Ok(others.chain([format!("{own}:{second}")]).collect())
     }
 
     fn link(&self, end: End) -> Verdict<Link> {
