@@ -156,6 +156,52 @@ impl Burst {
         count
     }
 
+    /// Adds packets behind, up to `count` and as many as there is room for, as long as `next` has any; how many.
+    #[inline]
+    pub fn extend_with(&mut self, count: usize, mut next: impl FnMut() -> Option<Packet>) -> usize {
+        let mut added = 0;
+        for place in self.spare(count) {
+            let Some(packet) = next() else { break };
+            place.write(packet);
+            added += 1;
+        }
+        // SAFETY: so many places were written, from the first on. (A panic before leaks packets, no more.)
+        unsafe { self.grow(added) };
+        added
+    }
+
+    /// Up to `count` places behind the packets.
+    #[inline]
+    pub(crate) fn spare(&mut self, count: usize) -> &mut [MaybeUninit<Packet>] {
+        let count = count.min(self.room());
+        if self.head + self.len + count > self.slots.len() {
+            self.compact();
+        }
+        let start = self.head + self.len;
+        &mut self.slots[start..start + count]
+    }
+
+    /// Counts packets in that were written to the first places of [`spare`](Burst::spare).
+    ///
+    /// # Safety
+    /// So many were.
+    #[inline]
+    pub(crate) unsafe fn grow(&mut self, count: usize) {
+        debug_assert!(self.head + self.len + count <= self.slots.len());
+        self.len += count;
+    }
+
+    /// Leaves out the first `count` packets (at most all) without dropping them.
+    ///
+    /// # Safety
+    /// Somebody else owns their frames now.
+    #[inline]
+    pub(crate) unsafe fn forget_front(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.len -= count;
+        self.head = if self.len == 0 { 0 } else { self.head + count };
+    }
+
     /// Drops all packets, with one operation per pool and stretch.
     pub fn clear(&mut self) {
         self.discard_from(0);
@@ -205,29 +251,42 @@ impl Burst {
     }
 
     /// Drops the packets from `start` on.
+    #[inline]
     fn discard_from(&mut self, start: usize) {
-        let mut frames = [0; 64];
-        let mut count = 0;
-        let mut pool = 0;
         while self.len > start {
-            let Some(packet) = self.pop_back() else { break };
-            if packet.is_chain() {
-                continue;
-            }
-            if count == frames.len() || (count > 0 && packet.pool_id() != pool) {
-                shared::release_frames(pool, &frames[..count]);
-                count = 0;
-            }
-            pool = packet.pool_id();
-            frames[count] = packet.frame_index();
-            count += 1;
-            std::mem::forget(packet);
-        }
-        if count > 0 {
-            shared::release_frames(pool, &frames[..count]);
+            let from = start.max(self.len.saturating_sub(STRETCH));
+            self.discard_stretch(from);
         }
     }
+
+    /// Drops the packets from `from` on, at most [`STRETCH`]; those of one pool and in one piece with one operation.
+    fn discard_stretch(&mut self, from: usize) {
+        let mut frames = [0; STRETCH];
+        let stretch = &self[from..];
+        let Some(pool) = stretch.last().map(Packet::pool_id) else { return };
+        let mut alike = true;
+        for (frame, packet) in frames.iter_mut().zip(stretch.iter().rev()) {
+            *frame = packet.frame_index();
+            alike &= packet.pool_id() == pool && !packet.is_chain();
+        }
+        let count = stretch.len();
+        if !alike {
+            for _ in 0..count {
+                drop(self.pop_back());
+            }
+            return;
+        }
+        self.len = from;
+        if from == 0 {
+            self.head = 0;
+        }
+        // They have left the burst, so these are all that own them.
+        shared::release_frames(pool, &frames[..count]);
+    }
 }
+
+/// How many packets are given back with one operation.
+const STRETCH: usize = 64;
 
 impl Default for Burst {
     fn default() -> Burst {

@@ -131,7 +131,7 @@ fn bad_devices_and_second_openers_are_refused() {
 /// Whether a case needs what `udp:` does not declare, or what a rig of two given ports cannot do.
 fn lacks(need: &Need) -> bool {
     match need {
-        Need::TwoWay | Need::Exclusive | Need::Promiscuous => false,
+        Need::TwoWay | Need::Exclusive | Need::Promiscuous | Need::Shared => false,
         Need::Queues(count) | Need::Segments(count) => *count > 1,
         Need::Pools(count) => *count > 8,
         Need::MaxFrame(bytes) => *bytes > 1514,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::offload::toeplitz::Toeplitz;
-use crate::offload::{checksum, vlan};
+use crate::offload::{checksum, parse, vlan};
 use crate::packet::{ChecksumStatus, L4Checksum, Packet, TxRequests};
 
 /// Whether a packet asks for any checksum.
@@ -37,6 +37,22 @@ pub fn set_checksum_status(packet: &mut Packet) {
 pub fn set_hash(packet: &mut Packet, table: &Toeplitz) {
     if let Some(hash) = table.hash_frame(packet.data()) {
         packet.set_rss_hash(hash);
+    }
+}
+
+/// Whether a frame has an EtherType behind which an unfinished checksum can be: IP, or a tag.
+#[inline]
+pub(crate) fn may_be_unfinished(frame: &[u8]) -> bool {
+    // In the order of memory, so that nothing is turned round.
+    const LOOKED_INTO: [u16; 4] = [
+        parse::ETHERTYPE_IPV4.to_be(),
+        parse::ETHERTYPE_IPV6.to_be(),
+        parse::ETHERTYPE_VLAN.to_be(),
+        parse::ETHERTYPE_QINQ.to_be(),
+    ];
+    match frame.get(12..14) {
+        Some(&[high, low]) => LOOKED_INTO.contains(&u16::from_ne_bytes([high, low])),
+        _ => false,
     }
 }
 

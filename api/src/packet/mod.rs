@@ -119,6 +119,12 @@ impl Packet {
         if self.has(flags::CHAIN) { self.meta().total as usize } else { self.len as usize }
     }
 
+    /// Bytes of the first segment.
+    #[inline]
+    pub(crate) fn first_len(&self) -> u32 {
+        self.len.into()
+    }
+
     /// Whether there are no bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -264,6 +270,7 @@ impl Packet {
         let _ = self.fill(bytes);
     }
 
+    #[inline]
     pub(crate) fn set_range(&mut self, offset: u16, len: u16) {
         debug_assert!(offset as usize + len as usize <= self.frame_size());
         (self.offset, self.len) = (offset, len);

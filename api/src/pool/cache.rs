@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Pool;
+use crate::burst::Burst;
 use crate::packet::Packet;
 
 /// The most frames that a cache holds (contract P1).
@@ -84,6 +85,67 @@ impl PoolCache {
         self.frames[self.len & (MAX - 1)] = frame;
         self.len += 1;
         self.published.store(self.len as u32, Ordering::Relaxed);
+    }
+
+    /// Takes up to `count` frames as they are, and tells `each` their indices; how many.
+    #[inline]
+    pub(super) fn take_frames(&mut self, count: usize, mut each: impl FnMut(u32)) -> usize {
+        let mut left = count;
+        while left > 0 && (self.len > 0 || self.refill()) {
+            let run = left.min(self.len);
+            let rest = self.len - run;
+            // They leave the cache before anybody is told of them.
+            self.len = rest;
+            self.frames[rest..rest + run].iter().rev().for_each(|frame| each(*frame));
+            left -= run;
+        }
+        self.published.store(self.len as u32, Ordering::Relaxed);
+        count - left
+    }
+
+    /// Gives back frames that nobody owns any more, as many as `next` has.
+    #[inline]
+    pub(super) fn give_frames(&mut self, mut next: impl FnMut() -> Option<u32>) {
+        let mut len = self.len;
+        while let Some(frame) = next() {
+            if len == self.size {
+                self.len = len;
+                self.make_room(frame);
+                len = self.len;
+                if self.size == 0 {
+                    continue;
+                }
+            }
+            self.frames[len & (MAX - 1)] = frame;
+            len += 1;
+        }
+        self.len = len;
+        self.published.store(len as u32, Ordering::Relaxed);
+    }
+
+    /// Makes room for a frame, which goes to the pool itself if there is never any.
+    #[cold]
+    fn make_room(&mut self, frame: u32) {
+        match self.size {
+            0 => self.pool.shared().give(&[frame]),
+            size => self.spill(size.div_ceil(2)),
+        }
+    }
+
+    /// Adds up to `count` empty packets to a burst, as many as it has room for; how many.
+    #[inline]
+    pub(crate) fn take_into(&mut self, burst: &mut Burst, count: usize) -> usize {
+        let (id, headroom) = (self.id, self.headroom);
+        let room = burst.room();
+        let mut frames = burst.spare(count).iter_mut();
+        let taken = self.take_frames(count.min(room), |frame| {
+            if let Some(place) = frames.next() {
+                place.write(Packet::fresh(id, frame, headroom));
+            }
+        });
+        // SAFETY: so many places were written, from the first on: there were as many as there was room.
+        unsafe { burst.grow(taken) };
+        taken
     }
 
     /// Gives everything back to the pool, so that no frame is stranded (contract P1).

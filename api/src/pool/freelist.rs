@@ -35,10 +35,12 @@ impl FreeList {
         loop {
             let mut frame = head as u32;
             let mut count = 0;
-            while count < out.len() && frame != END {
-                out[count] = frame;
+            for place in &mut *out {
+                // The end is beyond all links.
+                let Some(link) = self.links.get(frame as usize) else { break };
+                *place = frame;
                 count += 1;
-                frame = self.links[frame as usize].load(Ordering::Relaxed);
+                frame = link.load(Ordering::Relaxed);
             }
             if count == 0 {
                 return 0;

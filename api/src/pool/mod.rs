@@ -12,6 +12,7 @@
 
 mod cache;
 mod freelist;
+mod lent;
 mod region;
 pub(crate) mod shared;
 
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cache::PoolCache;
+pub use lent::Lent;
 pub use region::HugePages;
 use region::Region;
 use shared::PoolShared;

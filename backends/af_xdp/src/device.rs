@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use anyport::pool::Lent;
 use anyport::{Counters, Error, Result};
 use anyport_netdev::Interface;
 use anyport_netdev::error::explain;
 
-use crate::lent::Lent;
 use crate::ring::Broken;
 use crate::socket::Statistics;
 

@@ -8,7 +8,6 @@
 //! | `started` | starting and stopping |
 //! | `tags` | VLAN tags stay in the frame |
 //! | `rx`, `tx` | one queue each way |
-//! | `lent` | which frames of the pool are with the kernel |
 //! | `device` | what all queues of a port share |
 //! | `program` | which frames go to the sockets |
 //! | `socket` | the system calls of one AF_XDP socket |
@@ -17,7 +16,6 @@
 mod backend;
 mod device;
 mod keys;
-mod lent;
 mod port;
 mod preflight;
 mod program;

@@ -9,11 +9,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use anyport::driver::RxDriver;
+use anyport::pool::Lent;
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
 use anyport_netdev::LinkWatch;
 
 use crate::device::{Ask, Device, Ways};
-use crate::lent::Lent;
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
 
@@ -32,8 +32,9 @@ pub(crate) struct XdpRx {
     lent: Option<Lent>,
     /// How many frames the kernel is to have.
     target: usize,
-    frame_mask: u64,
     ways: Ways,
+    /// A frame may lie in several descriptors.
+    segments: bool,
     /// The first segments of a frame whose last one is not there yet.
     partial: Option<Packet>,
     watch: LinkWatch,
@@ -50,9 +51,9 @@ impl XdpRx {
         pool: &Pool,
         target: usize,
         ways: Ways,
+        segments: bool,
         watch: LinkWatch,
     ) -> XdpRx {
-        let frame_mask = !(pool.frame_size() as u64 - 1);
         let lent = Some(Lent::new(pool));
         let (partial, link_up, link_ms) = (None, false, 0);
         XdpRx {
@@ -62,8 +63,8 @@ impl XdpRx {
             fill,
             lent,
             target,
-            frame_mask,
             ways,
+            segments,
             partial,
             watch,
             link_up,
@@ -79,14 +80,11 @@ impl XdpRx {
         let Some(lent) = &mut self.lent else { return Ok(()) };
         let missing = self.target.saturating_sub(lent.frames());
         let free = self.fill.free(missing as u32).map_err(self.device.broken_ring("fill"))?;
-        let mut given = 0;
-        while given < missing.min(free as usize) {
-            let Some(packet) = pool.take() else { break };
-            // Fresh packets are single frames of this very pool.
-            let Ok(address) = lent.lend(packet, true) else { break };
-            self.fill.push(address & self.frame_mask);
-            given += 1;
-        }
+        let fill = &mut self.fill;
+        let each = |address| {
+            fill.push(address);
+        };
+        let given = lent.lend_empty(pool, missing.min(free as usize), each);
         if given > 0 {
             self.fill.publish();
             if self.fill.needs_wakeup() {
@@ -97,22 +95,31 @@ impl XdpRx {
         Ok(())
     }
 
-    /// Puts a segment behind those before it; the frame, if that was its last one.
+    /// Takes up to `count` descriptors from the receive ring, each of which is a frame or a segment.
     #[cold]
-    fn join(&mut self, segment: Packet, more: bool) -> Option<Packet> {
-        let whole = match self.partial.take() {
-            None => segment,
-            Some(mut first) => {
-                // Of one pool; a chain has room for more segments than a frame has bytes.
-                let _ = first.append(segment);
-                first
+    fn take_segments(&mut self, burst: &mut Burst, count: usize) -> Result<usize, u64> {
+        let Some(lent) = &mut self.lent else { return Ok(0) };
+        let mut taken = 0;
+        while taken < count {
+            let Some(descriptor) = self.rx.pop() else { break };
+            // SAFETY: the kernel says that it is done with it.
+            let segment = unsafe { lent.take(descriptor.addr, descriptor.len as usize) };
+            let segment = segment.ok_or(descriptor.addr)?;
+            taken += 1;
+            let whole = match self.partial.take() {
+                None => segment,
+                Some(mut first) => {
+                    // Of one pool; a chain has room for more segments than a frame has bytes.
+                    let _ = first.append(segment);
+                    first
+                }
+            };
+            match descriptor.options & libc::XDP_PKT_CONTD != 0 {
+                true => self.partial = Some(whole),
+                false => drop(burst.push(whole)),
             }
-        };
-        if more {
-            self.partial = Some(whole);
-            return None;
         }
-        Some(whole)
+        Ok(taken)
     }
 }
 
@@ -125,35 +132,29 @@ impl RxDriver for XdpRx {
             let _ = self.socket.kick_rx();
             ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
         }
-        let mut result = Ok(());
-        let mut taken = 0;
-        while taken < room.min(ready as usize) {
-            let Some(descriptor) = self.rx.pop() else { break };
-            let lent = self.lent.as_mut();
-            let packet = lent.and_then(|lent| lent.take(descriptor.addr, descriptor.len as usize));
-            let Some(packet) = packet else {
-                result = Err(self.device.broken("receive ring has a frame that it was not given"));
-                break;
-            };
-            taken += 1;
-            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
-            let whole = match more || self.partial.is_some() {
-                true => self.join(packet, more),
-                false => Some(packet),
-            };
-            if let Some(packet) = whole {
-                let _ = burst.push(packet);
-            }
-        }
-        if taken > 0 {
+        let count = room.min(ready as usize);
+        let taken = if self.segments {
+            self.take_segments(burst, count)
+        } else if let Some(lent) = &mut self.lent {
+            let rx = &mut self.rx;
+            let next = || rx.pop().map(|descriptor| (descriptor.addr, descriptor.len as usize));
+            // SAFETY: the kernel says that it is done with these.
+            unsafe { lent.take_into(burst, count, next) }
+        } else {
+            Ok(0)
+        };
+        if count > 0 {
             self.rx.release();
         }
+        let result =
+            taken.map_err(|_| self.device.broken("receive ring has a frame that it was not given"));
+        let taken = *result.as_ref().unwrap_or(&0);
         let missing =
             self.lent.as_ref().map_or(0, |lent| self.target.saturating_sub(lent.frames()));
         if missing >= REFILL.min(self.target) || (missing > 0 && taken == 0) {
             self.refill(pool)?;
         }
-        result
+        result.map(drop)
     }
 
     fn arm(&mut self) -> Result<()> {

@@ -140,7 +140,9 @@ impl XdpPort {
                 LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
             let target = fill_target(pool, rx_ring, rx_count);
             let (device, ways) = (started.device.clone(), started.ways);
-            let mut driver = XdpRx::new(device, socket.clone(), rings, pool, target, ways, watch);
+            let segments = started.place.segments;
+            let mut driver =
+                XdpRx::new(device, socket.clone(), rings, pool, target, ways, segments, watch);
             // The kernel wants frames before it takes the queue up.
             let filled = driver.refill(&mut setup.queue_cache(pool));
             queues.rx.push(Box::new(driver) as Box<dyn RxDriver>);
@@ -156,7 +158,9 @@ impl XdpPort {
             let bytes = (tx_ring as usize * 2 * (setup.max_frame + 512)).min(1 << 28);
             let _ = socket.set_send_buffer(bytes as libc::c_int);
             let budget = socket.raise_tx_budget(tx_ring) as usize;
-            let limits = Limits { most: tx_ring as usize, budget, chunk: chunk(pool) };
+            let chunk = chunk(pool);
+            let whole = chunk == pool.frame_size();
+            let limits = Limits { most: tx_ring as usize, budget, chunk, whole };
             let (device, counts) = (started.device.clone(), self.counts[queue].clone());
             let driver =
                 XdpTx::new(device, socket.clone(), rings, pool, limits, started.ways, counts);
@@ -339,7 +343,8 @@ impl XdpPort {
             || (0..queues).all(|queue| let_go(interface, queue, deadline));
         for mut lent in left {
             if free {
-                lent.release();
+                // SAFETY: the sockets are closed, and the queues can be taken up again where that matters.
+                unsafe { lent.release() };
             } else if let Some(counts) = self.counts.first() {
                 counts.lost.fetch_add(lent.frames() as u64, Ordering::Relaxed);
             }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyport::driver::{Outstanding, TxDriver};
+use anyport::pool::Lent;
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
 
 use crate::device::{Ask, Counts, Device, Ways};
-use crate::lent::Lent;
 use crate::port::KERNEL_HEADROOM;
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
@@ -33,6 +33,8 @@ pub(crate) struct Limits {
     pub budget: usize,
     /// Bytes of a frame that the kernel uses, a power of two: a descriptor must not reach beyond.
     pub chunk: usize,
+    /// That is all of a frame.
+    pub whole: bool,
 }
 
 pub(crate) struct XdpTx {
@@ -73,10 +75,9 @@ impl XdpTx {
         if ready == 0 {
             return Ok(());
         }
-        let mut known = true;
-        while let Some(address) = self.completion.pop() {
-            known &= lent.complete(address, cache);
-        }
+        let completion = &mut self.completion;
+        // SAFETY: the kernel says that it is done with these.
+        let known = unsafe { lent.complete(cache, || completion.pop()) };
         self.completion.release();
         match known {
             true => Ok(()),
@@ -91,26 +92,29 @@ impl XdpTx {
         let free =
             self.tx.free(count as u32).map_err(self.device.broken_ring("transmit"))? as usize;
         let mut places = free.min(self.limits.most.saturating_sub(lent.frames()));
+        let tx = &mut self.tx;
         let mut pushed = 0;
         while pushed < count && places > 0 {
+            let run = if self.limits.whole {
+                let each = |addr, len| {
+                    tx.push(Descriptor { addr, len, options: 0 });
+                };
+                lent.lend_front(burst, places.min(count - pushed), each)
+            } else {
+                0
+            };
+            pushed += run;
+            places -= run;
+            if run > 0 {
+                continue;
+            }
+            // A chain, or a packet that may lie too far behind.
             let Some(packet) = burst.first() else { break };
-            let chain = packet.is_chain();
-            if chain && packet.segment_count() > places {
+            if packet.segment_count() > places {
                 break;
             }
-            let Some(mut packet) = burst.pop_front() else { break };
-            if chain {
-                places -= push_chain(&mut self.tx, lent, packet, self.limits.chunk);
-            } else {
-                let len = packet.len() as u32;
-                if packet.headroom() + packet.len() > self.limits.chunk {
-                    move_forward(&mut packet);
-                }
-                // Other pools' packets are not given to a port that has one; the ring has room.
-                let Ok(addr) = lent.lend(packet, true) else { break };
-                self.tx.push(Descriptor { addr, len, options: 0 });
-                places -= 1;
-            }
+            let Some(packet) = burst.pop_front() else { break };
+            places -= push_chain(tx, lent, packet, self.limits.chunk);
             pushed += 1;
         }
         Ok(pushed)

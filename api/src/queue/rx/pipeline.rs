@@ -49,12 +49,9 @@ pub(crate) struct RxPlan {
 }
 
 impl RxPlan {
-    /// Whether frames need no more than a look at their length.
+    /// Whether frames need no more than a look at their length and, perhaps, at their checksums.
     fn simple(&self) -> bool {
-        !self.filter
-            && !self.finish_checksums
-            && self.rx_timestamp == Mode::Off
-            && !self.software_offloads()
+        !self.filter && self.rx_timestamp == Mode::Off && !self.software_offloads()
     }
 
     fn software_offloads(&self) -> bool {
@@ -273,12 +270,15 @@ impl RxCore {
         if self.simple {
             let (mut bytes, mut odd) = (0, false);
             for packet in &mut burst[start..] {
-                let len = packet.len();
-                odd |= len > max || len < 14 || packet.is_chain();
-                bytes += len as u64;
+                let len = packet.first_len();
+                odd |= len as usize > max || len < 14 || packet.is_chain();
+                bytes += u64::from(len);
                 packet.set_queue(queue);
             }
             if !odd {
+                if self.plan.finish_checksums {
+                    burst[start..].iter_mut().for_each(finish_if_ip);
+                }
                 return bytes;
             }
         }
@@ -361,6 +361,15 @@ impl RxCore {
             let (source, clock) = (TimestampSource::Software, Clock::RealTime);
             packet.set_timestamp(Timestamp { ns, source, clock });
         }
+    }
+}
+
+/// Finishes a checksum that a sending kernel left unfinished (contract R3), of a packet in one piece, with all its headers. Most
+/// of what it is for is done here: to see that there is nothing to do.
+#[inline]
+fn finish_if_ip(packet: &mut Packet) {
+    if packets::may_be_unfinished(packet.data()) {
+        packets::finish(packet);
     }
 }
 

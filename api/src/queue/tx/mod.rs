@@ -184,16 +184,10 @@ impl TxQueue {
     pub fn take(&mut self, burst: &mut Burst, count: usize) -> Result<usize> {
         self.cell.with(|core| {
             let want = count.min(burst.room());
-            let mut taken = 0;
-            while taken < want {
-                let mut packet = core.caches[0].take();
-                if packet.is_none() && core.driver.reclaim(&mut core.caches).is_ok() {
-                    // The device had finished some, which are in the cache now or, without one, in the pool.
-                    packet = core.caches[0].take();
-                }
-                let Some(packet) = packet else { break };
-                let _ = burst.push(packet);
-                taken += 1;
+            let mut taken = core.caches[0].take_into(burst, want);
+            if taken < want && core.driver.reclaim(&mut core.caches).is_ok() {
+                // The device had finished some, which are in the cache now or, without one, in the pool.
+                taken += core.caches[0].take_into(burst, want - taken);
             }
             Ok(taken)
         })

@@ -175,34 +175,47 @@ impl TxCore {
     /// How many packets from the front can go down as they are (after padding), and their bytes.
     #[inline]
     fn run(&self, burst: &mut Burst) -> (usize, u64) {
-        let (max, pad) = (self.plan.max_frame, self.plan.pad);
-        let first = self.caches[0].pool().id();
+        let (max, first) = (self.plan.max_frame, self.caches[0].pool().id());
         let (mut count, mut bytes) = (0, 0);
         for packet in &mut **burst {
-            if packet.has(flags::CHAIN | flags::REQUESTS) {
-                if !self.plain(packet) {
-                    break;
+            let mut len = packet.first_len() as usize;
+            let plain = packet.pool_id() == first
+                && !packet.has(flags::CHAIN | flags::REQUESTS)
+                && (MIN_FRAME..=max).contains(&len);
+            if !plain {
+                match self.odd(packet) {
+                    Some(padded) => len = padded,
+                    None => break,
                 }
-            } else if packet.pool_id() != first && !self.attached(packet) {
-                break;
-            }
-            let len = packet.len();
-            if len < MIN_FRAME {
-                if len < 14 || (pad && !packet.pad_to(MIN_FRAME)) {
-                    break;
-                }
-            } else if len > max && !fits(packet, max) {
-                break;
             }
             count += 1;
-            // What a device pads is counted as padded, too.
-            bytes += len.max(MIN_FRAME) as u64;
+            bytes += len as u64;
         }
         (count, bytes)
     }
 
-    /// Whether a chain, or a packet with requests, needs nothing done here.
+    /// The bytes of a packet on the wire, if it can go down as it is after all.
     #[cold]
+    fn odd(&self, packet: &mut Packet) -> Option<usize> {
+        let max = self.plan.max_frame;
+        let as_it_is = match packet.has(flags::CHAIN | flags::REQUESTS) {
+            true => self.plain(packet),
+            false => self.attached(packet),
+        };
+        if !as_it_is {
+            return None;
+        }
+        let len = packet.len();
+        let fits = if len < MIN_FRAME {
+            len >= 14 && (!self.plan.pad || packet.pad_to(MIN_FRAME))
+        } else {
+            len <= max || fits(packet, max)
+        };
+        // What a device pads is counted as padded, too.
+        fits.then_some(len.max(MIN_FRAME))
+    }
+
+    /// Whether a chain, or a packet with requests, needs nothing done here.
     fn plain(&self, packet: &Packet) -> bool {
         let requests = packet.requests();
         packet.segment_count() <= self.plan.max_segments as usize
