@@ -191,15 +191,32 @@ impl Burst {
         self.len += count;
     }
 
-    /// Leaves out the first `count` packets (at most all) without dropping them.
+    /// Shows `each` the packets from the front, up to `count`, as long as it says so; those leave the burst without being dropped.
+    /// How many. (If it panics all of them are leaked.)
     ///
     /// # Safety
-    /// Somebody else owns their frames now.
+    /// `each` makes somebody else the owner of the frames of packets for which it says so.
     #[inline]
-    pub(crate) unsafe fn forget_front(&mut self, count: usize) {
-        let count = count.min(self.len);
-        self.len -= count;
-        self.head = if self.len == 0 { 0 } else { self.head + count };
+    pub(crate) unsafe fn forget_front_while(
+        &mut self,
+        count: usize,
+        mut each: impl FnMut(&Packet) -> bool,
+    ) -> usize {
+        let (head, len) = (self.head, self.len);
+        let count = count.min(len);
+        (self.head, self.len) = (head + count, len - count);
+        let mut gone = 0;
+        for slot in &self.slots[head..head + count] {
+            // SAFETY: it was in the range, and nobody has moved it.
+            if !each(unsafe { slot.assume_init_ref() }) {
+                break;
+            }
+            gone += 1;
+        }
+        // The others are still there.
+        self.len = len - gone;
+        self.head = if self.len == 0 { 0 } else { head + gone };
+        gone
     }
 
     /// Drops all packets, with one operation per pool and stretch.

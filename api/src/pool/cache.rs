@@ -136,15 +136,24 @@ impl PoolCache {
     #[inline]
     pub(crate) fn take_into(&mut self, burst: &mut Burst, count: usize) -> usize {
         let (id, headroom) = (self.id, self.headroom);
-        let room = burst.room();
-        let mut frames = burst.spare(count).iter_mut();
-        let taken = self.take_frames(count.min(room), |frame| {
-            if let Some(place) = frames.next() {
-                place.write(Packet::fresh(id, frame, headroom));
+        let mut taken = 0;
+        while taken < count && (self.len > 0 || self.refill()) {
+            let places = burst.spare(count - taken);
+            let run = places.len().min(self.len);
+            if run == 0 {
+                break;
             }
-        });
-        // SAFETY: so many places were written, from the first on: there were as many as there was room.
-        unsafe { burst.grow(taken) };
+            let rest = self.len - run;
+            let frames = self.frames[rest..self.len].iter().rev();
+            for (place, frame) in places.iter_mut().zip(frames) {
+                place.write(Packet::fresh(id, *frame, headroom));
+            }
+            self.len = rest;
+            taken += run;
+            // SAFETY: so many places were written, from the first on.
+            unsafe { burst.grow(run) };
+        }
+        self.published.store(self.len as u32, Ordering::Relaxed);
         taken
     }
 

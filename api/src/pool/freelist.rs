@@ -55,16 +55,13 @@ impl FreeList {
 
     /// Puts frames on top, the first of them topmost. The caller owns them and gives them up.
     pub fn push(&self, frames: &[u32]) {
-        let [first, .., last] = frames else {
-            if let [only] = frames {
-                self.push_chain(*only, *only);
-            }
-            return;
-        };
-        for pair in frames.windows(2) {
-            self.links[pair[0] as usize].store(pair[1], Ordering::Relaxed);
+        let Some((first, rest)) = frames.split_first() else { return };
+        let mut last = *first;
+        for frame in rest {
+            self.links[last as usize].store(*frame, Ordering::Relaxed);
+            last = *frame;
         }
-        self.push_chain(*first, *last);
+        self.push_chain(*first, last);
     }
 
     pub fn is_empty(&self) -> bool {

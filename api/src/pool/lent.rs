@@ -89,7 +89,7 @@ impl Lent {
     }
 
     /// Lends packets from the front of a burst, up to `count`, as long as they are of this pool and in one piece; how many. `each`
-    /// is told the address of the first byte, and the length.
+    /// is told the address of the first byte, and the length; if it panics, those frames are lost.
     #[inline]
     pub fn lend_front(
         &mut self,
@@ -97,37 +97,24 @@ impl Lent {
         count: usize,
         mut each: impl FnMut(u64, u32),
     ) -> usize {
-        /// Takes what was lent out of the burst, also if `each` panics.
-        struct Front<'a> {
-            burst: &'a mut Burst,
-            lent: usize,
-        }
-        impl Drop for Front<'_> {
-            fn drop(&mut self) {
-                // SAFETY: the table owns their frames now.
-                unsafe { self.burst.forget_front(self.lent) }
-            }
-        }
         let (id, shift) = (self.id, self.shift);
+        let records = &mut *self.records;
         let mut bytes = 0;
-        let mut front = Front { burst, lent: 0 };
-        let count = count.min(front.burst.len());
-        for at in 0..count {
-            let packet = &front.burst[at];
+        let lend = |packet: &Packet| {
             let frame = packet.frame_index();
-            let Some(record) = self.records.get_mut(frame as usize) else { break };
+            let Some(record) = records.get_mut(frame as usize) else { return false };
             if packet.pool_id() != id || packet.is_chain() {
-                break;
+                return false;
             }
             let length = packet.first_len();
             let address = (u64::from(frame) << shift) + packet.headroom() as u64;
             *record = LENT | FIRST | length;
             bytes += u64::from(length);
-            front.lent = at + 1;
             each(address, length);
-        }
-        let lent = front.lent;
-        drop(front);
+            true
+        };
+        // SAFETY: the table owns the frames of those that leave the burst.
+        let lent = unsafe { burst.forget_front_while(count, lend) };
         self.frames += lent;
         self.packets += lent;
         self.bytes += bytes;
@@ -159,19 +146,13 @@ impl Lent {
         lent
     }
 
-    /// Notes that a frame has come back; its index and its record.
+    /// Notes that frames come back.
     #[inline]
-    fn settle(&mut self, address: u64) -> Option<u32> {
-        let frame = address >> self.shift;
-        let record = self.records.get_mut(usize::try_from(frame).ok()?)?;
-        let known = std::mem::take(record);
-        if known & LENT == 0 {
-            return None;
-        }
-        self.frames -= 1;
-        self.packets -= usize::from(known & FIRST != 0);
-        self.bytes -= u64::from(known & BYTES);
-        Some(frame as u32)
+    fn returning(&mut self) -> Returning<'_> {
+        let (frames, packets, bytes) = (0, 0, 0);
+        let totals = (&mut self.frames, &mut self.packets, &mut self.bytes);
+        let (records, shift) = (&mut *self.records, self.shift);
+        Returning { records, shift, frames, packets, bytes, totals }
     }
 
     /// Takes a frame back with `length` bytes of data at an address, metadata fresh; `None` if it is not lent, or the bytes are not
@@ -181,15 +162,9 @@ impl Lent {
     /// The device no longer touches the frame, if it was lent.
     #[inline]
     pub unsafe fn take(&mut self, address: u64, length: usize) -> Option<Packet> {
-        let size = 1usize << self.shift;
-        let offset = address as usize & (size - 1);
-        if length > size - offset {
-            return None;
-        }
-        let frame = self.settle(address)?;
-        let mut packet = Packet::fresh(self.id, frame, offset as u16);
-        packet.set_range(offset as u16, length as u16);
-        Some(packet)
+        let id = self.id;
+        // SAFETY: the caller vouches for it.
+        unsafe { self.returning().packet(id, address, length) }
     }
 
     /// Takes frames back as [`take`](Lent::take) does, behind the packets of a burst, up to `count` and as many as it has room for,
@@ -205,10 +180,12 @@ impl Lent {
         mut next: impl FnMut() -> Option<(u64, usize)>,
     ) -> Result<usize, u64> {
         let mut foreign = None;
+        let id = self.id;
+        let mut returning = self.returning();
         let taken = burst.extend_with(count, || {
             let (address, length) = next()?;
             // SAFETY: the caller vouches for it.
-            let packet = unsafe { self.take(address, length) };
+            let packet = unsafe { returning.packet(id, address, length) };
             if packet.is_none() {
                 foreign = Some(address);
             }
@@ -233,9 +210,10 @@ impl Lent {
             // What is not completed stays lent.
             return false;
         }
+        let mut returning = self.returning();
         cache.give_frames(|| {
             loop {
-                match self.settle(next()?) {
+                match returning.frame(next()?) {
                     Some(frame) => return Some(frame),
                     None => known = false,
                 }
@@ -255,6 +233,59 @@ impl Lent {
                 drop(unsafe { self.take((frame as u64) << self.shift, 0) });
             }
         }
+    }
+}
+
+/// Frames that come back to a table; the totals are brought up to date when it is dropped.
+struct Returning<'a> {
+    records: &'a mut [u32],
+    shift: u32,
+    frames: usize,
+    packets: u32,
+    bytes: u64,
+    totals: (&'a mut usize, &'a mut usize, &'a mut u64),
+}
+
+impl Returning<'_> {
+    /// The frame that an address is in, if it was lent: it is not any more.
+    #[inline(always)]
+    fn frame(&mut self, address: u64) -> Option<u32> {
+        let frame = address >> self.shift;
+        let record = self.records.get_mut(usize::try_from(frame).ok()?)?;
+        let known = *record;
+        if known & LENT == 0 {
+            return None;
+        }
+        *record = 0;
+        self.frames += 1;
+        self.packets += known / FIRST & 1;
+        self.bytes += u64::from(known & BYTES);
+        Some(frame as u32)
+    }
+
+    /// That frame as a packet of pool `id`, with these bytes.
+    ///
+    /// # Safety
+    /// The device no longer touches the frame, if it was lent.
+    #[inline(always)]
+    unsafe fn packet(&mut self, id: u16, address: u64, length: usize) -> Option<Packet> {
+        let size = 1usize << self.shift;
+        let offset = address as usize & (size - 1);
+        if length > size - offset {
+            return None;
+        }
+        let mut packet = Packet::fresh(id, self.frame(address)?, offset as u16);
+        packet.set_range(offset as u16, length as u16);
+        Some(packet)
+    }
+}
+
+impl Drop for Returning<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.totals.0 -= self.frames;
+        *self.totals.1 -= self.packets as usize;
+        *self.totals.2 -= self.bytes;
     }
 }
 
@@ -383,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_while_lending_leaves_each_frame_one_owner() {
+    fn a_panic_while_lending_leaves_no_frame_two_owners() {
         let pool = pool(8);
         let mut lent = Lent::new(&pool);
         let mut burst = Burst::with_capacity(4);
@@ -398,8 +429,9 @@ mod tests {
             })
         };
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(lend)).is_err());
-        assert_eq!(burst.len(), 2);
+        // What was being lent is nobody's any more.
+        assert!(burst.is_empty());
         drop(burst);
-        assert_eq!(pool.free(), 6);
+        assert_eq!(pool.free(), 4);
     }
 }

@@ -177,6 +177,14 @@ impl<T: Copy> Producer<T> {
         true
     }
 
+    /// As [`push`](Producer::push), many times over: what it takes stays in registers meanwhile.
+    #[inline]
+    pub fn run(&mut self) -> Pushing<'_, T> {
+        let (next, end) = (self.next, self.consumed.wrapping_add(self.ring.size));
+        let (entries, mask) = (self.ring.entries, self.ring.size - 1);
+        Pushing { entries, mask, next, end, back: &mut self.next }
+    }
+
     /// Makes all entries that were pushed the kernel's.
     #[inline]
     pub fn publish(&mut self) {
@@ -205,6 +213,38 @@ impl<T: Copy> Producer<T> {
     #[inline]
     pub fn needs_wakeup(&self) -> bool {
         self.ring.flags() & NEED_WAKEUP != 0
+    }
+}
+
+/// A producer's entries being pushed; they count when it is dropped.
+///
+/// Invariant: indices from `next` to `end` are slots that are the producer's.
+pub(crate) struct Pushing<'a, T> {
+    entries: NonNull<T>,
+    mask: u32,
+    next: u32,
+    end: u32,
+    back: &'a mut u32,
+}
+
+impl<T: Copy> Pushing<'_, T> {
+    /// Adds an entry; false (and nothing is done) if there is no room that [`free`](Producer::free) has seen.
+    #[inline(always)]
+    pub fn push(&mut self, entry: T) -> bool {
+        if self.next == self.end {
+            return false;
+        }
+        // SAFETY: less than `size` entries from the first, and the kernel's no more: its index has passed it.
+        unsafe { self.entries.add((self.next & self.mask) as usize).write(entry) };
+        self.next = self.next.wrapping_add(1);
+        true
+    }
+}
+
+impl<T> Drop for Pushing<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.back = self.next;
     }
 }
 
@@ -256,10 +296,50 @@ impl<T: Copy> Consumer<T> {
         Some(entry)
     }
 
+    /// As [`pop`](Consumer::pop), many times over: what it takes stays in registers meanwhile.
+    #[inline]
+    pub fn run(&mut self) -> Popping<'_, T> {
+        let (entries, mask) = (self.ring.entries, self.ring.size - 1);
+        let (next, end) = (self.next, self.produced);
+        Popping { entries, mask, next, end, back: &mut self.next }
+    }
+
     /// Gives the slots of all entries that were taken back to the kernel.
     #[inline]
     pub fn release(&mut self) {
         self.ring.consumer().store(self.next, Ordering::Release);
+    }
+}
+
+/// A consumer's entries being taken; they count when it is dropped.
+///
+/// Invariant: indices from `next` to `end` are slots that the kernel has written.
+pub(crate) struct Popping<'a, T> {
+    entries: NonNull<T>,
+    mask: u32,
+    next: u32,
+    end: u32,
+    back: &'a mut u32,
+}
+
+impl<T: Copy> Popping<'_, T> {
+    /// The next entry of those that [`ready`](Consumer::ready) has seen.
+    #[inline(always)]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.next == self.end {
+            return None;
+        }
+        // SAFETY: less than `size` entries from the first, and the kernel has written it before its index passed it.
+        let entry = unsafe { self.entries.add((self.next & self.mask) as usize).read() };
+        self.next = self.next.wrapping_add(1);
+        Some(entry)
+    }
+}
+
+impl<T> Drop for Popping<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.back = self.next;
     }
 }
 
@@ -438,12 +518,14 @@ mod tests {
                     0 => {
                         let free = ours.free(n).unwrap();
                         prop_assert!(free as usize + pushed.len() + published.len() + popped <= size as usize);
+                        let mut run = ours.run();
                         for _ in 0..n {
-                            if ours.push(number) {
+                            if run.push(number) {
                                 pushed.push_back(number);
                                 number += 1;
                             }
                         }
+                        drop(run);
                         prop_assert!(pushed.len() + published.len() + popped <= size as usize);
                     }
                     1 => {
@@ -453,8 +535,9 @@ mod tests {
                     2 => prop_assert_eq!(kernel.ready(u32::MAX).unwrap() as usize, published.len()),
                     3 => {
                         kernel.ready(n).unwrap();
+                        let mut run = kernel.run();
                         for _ in 0..n {
-                            let Some(entry) = kernel.pop() else { break };
+                            let Some(entry) = run.pop() else { break };
                             prop_assert_eq!(Some(entry), published.pop_front());
                             popped += 1;
                         }

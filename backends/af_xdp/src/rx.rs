@@ -80,11 +80,12 @@ impl XdpRx {
         let Some(lent) = &mut self.lent else { return Ok(()) };
         let missing = self.target.saturating_sub(lent.frames());
         let free = self.fill.free(missing as u32).map_err(self.device.broken_ring("fill"))?;
-        let fill = &mut self.fill;
+        let mut run = self.fill.run();
         let each = |address| {
-            fill.push(address);
+            run.push(address);
         };
         let given = lent.lend_empty(pool, missing.min(free as usize), each);
+        drop(run);
         if given > 0 {
             self.fill.publish();
             if self.fill.needs_wakeup() {
@@ -136,8 +137,8 @@ impl RxDriver for XdpRx {
         let taken = if self.segments {
             self.take_segments(burst, count)
         } else if let Some(lent) = &mut self.lent {
-            let rx = &mut self.rx;
-            let next = || rx.pop().map(|descriptor| (descriptor.addr, descriptor.len as usize));
+            let mut run = self.rx.run();
+            let next = || run.pop().map(|descriptor| (descriptor.addr, descriptor.len as usize));
             // SAFETY: the kernel says that it is done with these.
             unsafe { lent.take_into(burst, count, next) }
         } else {

@@ -75,9 +75,10 @@ impl XdpTx {
         if ready == 0 {
             return Ok(());
         }
-        let completion = &mut self.completion;
+        let mut run = self.completion.run();
         // SAFETY: the kernel says that it is done with these.
-        let known = unsafe { lent.complete(cache, || completion.pop()) };
+        let known = unsafe { lent.complete(cache, || run.pop()) };
+        drop(run);
         self.completion.release();
         match known {
             true => Ok(()),
@@ -96,8 +97,9 @@ impl XdpTx {
         let mut pushed = 0;
         while pushed < count && places > 0 {
             let run = if self.limits.whole {
+                let mut run = tx.run();
                 let each = |addr, len| {
-                    tx.push(Descriptor { addr, len, options: 0 });
+                    run.push(Descriptor { addr, len, options: 0 });
                 };
                 lent.lend_front(burst, places.min(count - pushed), each)
             } else {
