@@ -127,7 +127,7 @@ pub enum Need {
     Promiscuous,
     /// Capability `zero_copy`.
     ZeroCopy,
-    /// Capability `exact_drops`.
+    /// Capability `exact_drops`, and a rig that loses nothing itself ([`Power::Direct`]).
     ExactDrops,
     /// Capability `exclusive`.
     Exclusive,
@@ -185,6 +185,8 @@ pub enum Power {
     LongFrames,
     /// The device's settings can be read from outside.
     Settings,
+    /// Be a wire and no more: nothing between the ends holds frames, or loses any.
+    Direct,
     /// A device has more names than one.
     Alias,
     /// Other processes can open the devices, and the suite has a helper program to do it with.
@@ -206,6 +208,7 @@ impl Power {
                 "say how many frames that are too long for their far end get there"
             }
             Power::Settings => "show a device's settings",
+            Power::Direct => "do without frames being held, or lost, between the ends",
             Power::Alias => "name a device in a second way",
             Power::Processes => "open its devices from another process",
         }
@@ -227,7 +230,9 @@ impl Need {
             Need::TwoWay => all("receives` and `transmits", &|c| c.receives && c.transmits),
             Need::Promiscuous => all("promiscuous", &|c| c.promiscuous),
             Need::ZeroCopy => all("zero_copy", &|c| c.zero_copy),
-            Need::ExactDrops => all("exact_drops", &|c| c.exact_drops),
+            // What is lost on the way is no end's to count.
+            Need::ExactDrops => all("exact_drops", &|c| c.exact_drops)
+                .or_else(|| Need::Rig(Power::Direct).missing(capabilities, powers)),
             Need::Exclusive => all("exclusive", &|c| c.exclusive),
             Need::Shared => all("shared", &|c| c.shared),
             Need::Filters => all("filters", &|c| c.filters),

@@ -193,7 +193,8 @@ fn suite(
             (_, Some(reason)) => Outcome::Skipped(reason),
             (Some(name), None) => Outcome::Failed(format!("not run, because {name} still runs")),
             (None, None) => {
-                let run = run_case(&*rig, number + 1, case, &capabilities, helper.clone());
+                let run =
+                    run_case(&*rig, number + 1, case, (&capabilities, &powers), helper.clone());
                 run.unwrap_or_else(|Hung| {
                     hung = Some(case.name);
                     Outcome::Failed(format!("still running after {LIMIT:?}"))
@@ -227,14 +228,14 @@ fn run_case(
     rig: &dyn Rig,
     number: usize,
     case: &'static Case,
-    capabilities: &[Capability; 2],
+    (capabilities, powers): (&[Capability; 2], &[Power]),
     helper: Option<HelperCommand>,
 ) -> Result<Outcome, Hung> {
     let wires = match rig.wires(number) {
         Ok(wires) => wires,
         Err(Failure(error)) => return Ok(Outcome::Failed(format!("the rig failed: {error}"))),
     };
-    let ctx = Ctx::new(rig.registry(), wires, capabilities.clone(), helper);
+    let ctx = Ctx::new(rig.registry(), wires, capabilities.clone(), powers, helper);
     let (say, hear) = channel();
     let thread = std::thread::Builder::new().name(case.name.into()).spawn(move || {
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.run)(&ctx)));

@@ -41,7 +41,7 @@ impl Rig for Given {
     }
 
     fn powers(&self) -> Vec<Power> {
-        Vec::new()
+        vec![Power::Direct]
     }
 
     fn check(&self) -> Verdict {

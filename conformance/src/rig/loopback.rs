@@ -43,7 +43,14 @@ impl Rig for LoopRig {
     }
 
     fn powers(&self) -> Vec<Power> {
-        vec![Power::Cable, Power::Pause, Power::Remove, Power::EndInput, Power::LongFrames]
+        vec![
+            Power::Cable,
+            Power::Pause,
+            Power::Remove,
+            Power::EndInput,
+            Power::LongFrames,
+            Power::Direct,
+        ]
     }
 
     fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {

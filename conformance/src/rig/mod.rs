@@ -4,10 +4,12 @@
 //! |---|---|---|
 //! | [`LoopRig`] | an in-process cable | nothing |
 //! | [`VethRig`] | a veth pair in a network namespace of the suite's own | root, or a user namespace |
+//! | [`JoinedRig`] | wires of two rigs, with a forwarder between them | what they need |
 //! | [`Given`] | two ports that somebody connected | whatever they need |
 
 mod ethtool;
 mod given;
+mod joined;
 mod loopback;
 mod veth;
 
@@ -16,6 +18,7 @@ use std::net::Ipv4Addr;
 use anyport::{Link, MacAddr, Registry};
 
 pub use given::Given;
+pub use joined::JoinedRig;
 pub use loopback::LoopRig;
 pub use veth::VethRig;
 
@@ -23,7 +26,7 @@ use crate::case::{Failure, Power, Verdict};
 use crate::ctx::End;
 
 /// The names of the rigs that [`named`] knows, with what they are.
-pub const NAMES: [(&str, &str); 7] = [
+pub const NAMES: [(&str, &str); 9] = [
     ("loop", "both ends of an in-process cable"),
     ("loop-offloads", "the same cable, whose ends do offloads themselves"),
     ("pcap-veth", "the kernel path through libpcap on both ends of a veth pair"),
@@ -31,6 +34,8 @@ pub const NAMES: [(&str, &str); 7] = [
     ("af_xdp-veth-generic", "the same, the program behind the driver"),
     ("af_xdp-pcap", "AF_XDP sockets on one end of a veth pair, libpcap on the other"),
     ("pcap-af_xdp", "the same the other way round: cases send more one way than the other"),
+    ("loop-af_xdp", "an in-process cable, forwarded to AF_XDP sockets at the end of a veth pair"),
+    ("af_xdp-loop", "the same the other way round"),
 ];
 
 /// The rig of that name.
@@ -48,6 +53,12 @@ pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
         }
         "af_xdp-pcap" => Ok(Box::new(VethRig::across(name, ["af_xdp", "pcap"]))),
         "pcap-af_xdp" => Ok(Box::new(VethRig::across(name, ["pcap", "af_xdp"]))),
+        "loop-af_xdp" => {
+            Ok(Box::new(JoinedRig::new(name, LoopRig::new(), VethRig::new(name, "af_xdp"))))
+        }
+        "af_xdp-loop" => {
+            Ok(Box::new(JoinedRig::new(name, VethRig::new(name, "af_xdp"), LoopRig::new())))
+        }
         _ => {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
             Err(Failure(format!("there is no rig `{name}`; the rigs are: {}", known.join(", "))))

@@ -103,6 +103,7 @@ impl Rig for VethRig {
             Power::Witness,
             Power::LongFrames,
             Power::Settings,
+            Power::Direct,
             Power::Alias,
             Power::Processes,
         ]

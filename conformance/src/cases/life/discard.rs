@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyport::{Burst, Pool, TxQueue};
 
-use crate::case::{Case, Need, Verdict};
+use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, PATIENCE, eventually};
 use crate::own::Worker;
 use crate::side::Side;
@@ -17,7 +17,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["L7", "L6"],
         about: "Leaves frames in the receive ring, stops, starts, and sends one more.",
         why: "A program that starts again takes what it receives for new.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: discards_the_ring,
     },
     Case {
@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["L7", "L6", "R10"],
         about: "Waits until frames are there, does not receive them, stops and starts.",
         why: "A wait may have taken frames out of the device already; they are old all the same.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: discards_what_wait_has_seen,
     },
     Case {
@@ -33,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["L7"],
         about: "Sends frames to a stopped port, starts it, and sends others.",
         why: "A stopped port does not listen; its peer finds out by its protocol, not by ghosts.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: frames_to_a_stopped_port,
     },
     Case {
@@ -41,7 +41,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["L7", "L5"],
         about: "Stops and starts a port ten times in a stream that never pauses; each frame says after which stop it was made.",
         why: "Under load there are always frames on their way when a port stops.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: restarts_in_a_stream,
     },
 ];

@@ -2,7 +2,7 @@
 
 use anyport::Error;
 
-use crate::case::{Case, Need, Verdict, refusal, tells};
+use crate::case::{Case, Need, Power, Verdict, refusal, tells};
 use crate::ctx::{Ctx, End};
 use crate::side::Side;
 use crate::{ensure, frames, refused, same};
@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["L4", "L7"],
         about: "Sends frames to a port that is open and not started, starts it, and sends one more.",
         why: "A program that sets things up between open and start gets no frame before it is ready.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: opens_stopped,
     },
     Case {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyport::{Burst, Pool};
 
 use super::take_all;
-use crate::case::{Case, Need, Verdict};
+use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, PATIENCE};
 use crate::side::Side;
 use crate::{ensure, frames, same};
@@ -32,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["P1", "R8", "R4"],
         about: "Lets frames be lost for every cause that can be provoked, stops, and counts.",
         why: "The paths on which frames are dropped are those that nobody looks at.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: frames_add_up_after_drops,
     },
     Case {
@@ -178,7 +178,7 @@ fn drop_frames(ctx: &Ctx, pool_a: &Pool, pool_b: &Pool) -> Verdict {
         a.mark(&mut b, &mut Vec::new())?;
     }
     // Others may lose frames that they know nothing of, or have a larger ring than they say.
-    let tells = ctx.capability(End::B).exact_drops;
+    let tells = ctx.counts_every_loss(End::B);
     ensure!(!tells || b.counters().rx_dropped() > 0, "nothing was dropped");
     stop([&mut a, &mut b])?;
     all_there(pool_a, 0)?;

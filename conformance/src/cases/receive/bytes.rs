@@ -148,7 +148,7 @@ fn order_under_load(ctx: &Ctx) -> Verdict {
         ensure!(sent.get(number as usize) == Some(frame), "frame {number} was changed");
         next = number + 1;
     }
-    if ctx.capability(End::B).exact_drops {
+    if ctx.counts_every_loss(End::B) {
         let counted = b.counters().rx_dropped();
         same!(arrived.len() as u64 + counted, sent.len() as u64, "delivered + counted as dropped");
     }

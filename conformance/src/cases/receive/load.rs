@@ -73,8 +73,13 @@ fn a_dry_pool(ctx: &Ctx) -> Verdict {
     a.send(&sent)?;
     account(&mut b, &mut held, 200)?;
     ensure!((1..=64).contains(&held.len()), "{} frames of a pool of 64 were delivered", held.len());
-    for (packet, frame) in held.iter().zip(&sent) {
-        ensure!(packet.data() == frame, "a frame was changed while the pool was dry");
+    // Not always the first ones: the port may get one frame back for the next before the last has arrived.
+    let mut rest = sent.iter();
+    for packet in &held {
+        ensure!(
+            rest.any(|frame| frame == packet.data()),
+            "a frame was changed, or came out of order"
+        );
     }
     let counted = b.counters();
     same!(counted.rx_no_buffer, Some(200 - held.len() as u64), "frames counted as rx_no_buffer");

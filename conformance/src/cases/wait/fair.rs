@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyport::{Burst, Error, Pool, RxQueue, TxQueue, Wake, wait_any};
 
-use crate::case::{Case, Need, Verdict};
+use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, PATIENCE, eventually};
 use crate::frames::Flow;
 use crate::own::Worker;
@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[
         about: "One thread waits on the queues of both ports; one is flooded, the other gets a frame now and then and must \
                 be reported within 100 turns.",
         why: "A forwarder that serves only the busy side is a denial of service for the other.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: flood_does_not_starve,
     },
     Case {
@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["R11"],
         about: "The same with two receive queues of one port, of which each is flooded once.",
         why: "Flows that share a queue with an attack are lost; those of other queues need not be.",
-        needs: &[Need::TwoWay, Need::Queues(2)],
+        needs: &[Need::TwoWay, Need::Queues(2), Need::Rig(Power::Direct)],
         run: flood_on_one_queue_of_two,
     },
     Case {
