@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Filter {
     /// Parts of case names; any of them is enough.
     pub names: Vec<String>,
-    /// Clauses; any of them is enough.
+    /// Clauses (`R6`), or whole sections (`R`); any of them is enough.
     pub clauses: Vec<String>,
 }
 
@@ -45,9 +45,15 @@ impl Filter {
             || self
                 .clauses
                 .iter()
-                .any(|clause| case.clauses.iter().any(|cited| cited.eq_ignore_ascii_case(clause)));
+                .any(|clause| case.clauses.iter().any(|cited| is_meant(clause, cited)));
         by_name && by_clause
     }
+}
+
+/// Whether a clause is the one that is meant, or of the section that is meant.
+fn is_meant(meant: &str, clause: &str) -> bool {
+    let section = clause.trim_end_matches(|c: char| c.is_ascii_digit());
+    clause.eq_ignore_ascii_case(meant) || section.eq_ignore_ascii_case(meant)
 }
 
 /// What became of a case.

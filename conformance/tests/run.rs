@@ -24,6 +24,17 @@ fn given_ports_must_be_connected_both_ways() {
 }
 
 #[test]
+fn a_section_is_all_of_its_clauses() {
+    let of = |clauses: &[&str]| -> Vec<&str> {
+        let filter = Filter::clauses(clauses.to_vec());
+        cases::all().filter(|case| filter.matches(case)).map(|case| case.name).collect()
+    };
+    assert_eq!(of(&["m"]), of(&["M1", "M2", "M3"]));
+    assert!(of(&["R1"]).len() < of(&["R"]).len() && of(&["X"]).is_empty());
+    assert!(!of(&["L1"]).contains(&"life.port_is_dropped_under_traffic"));
+}
+
+#[test]
 fn a_run_that_was_ended_says_what_it_did_not_run() {
     let stop = Arc::new(AtomicBool::new(true));
     let mut heard = 0;

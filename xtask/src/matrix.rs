@@ -13,7 +13,8 @@ use crate::proc;
 use crate::workspace::Workspace;
 
 /// The rigs that are columns of the matrix.
-pub const RIGS: [&str; 3] = ["loop", "loop-offloads", "pcap-veth"];
+pub const RIGS: [&str; 5] =
+    ["loop", "loop-offloads", "pcap-veth", "af_xdp-veth", "af_xdp-veth-generic"];
 
 const BEGIN: &str = "<!-- matrix:begin -->";
 const END: &str = "<!-- matrix:end -->";

@@ -110,6 +110,48 @@ const STEPS: &[Step] = &[
         run: |ws| conformance(ws, "pcap-veth", Place::Namespaces),
     },
     Step {
+        name: "conformance-af_xdp-veth",
+        about: "the same on AF_XDP over veth, the program in the driver",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| conformance(ws, "af_xdp-veth", Place::Root),
+    },
+    Step {
+        name: "conformance-af_xdp-veth-generic",
+        about: "the same with the program behind the driver",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| conformance(ws, "af_xdp-veth-generic", Place::Root),
+    },
+    Step {
+        name: "conformance-af_xdp-pcap",
+        about: "what passes between AF_XDP and libpcap",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| crossing(ws, "af_xdp-pcap"),
+    },
+    Step {
+        name: "conformance-pcap-af_xdp",
+        about: "the same the other way round",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| crossing(ws, "pcap-af_xdp"),
+    },
+    Step {
+        name: "conformance-loop-af_xdp",
+        about: "what passes from an in-process cable through a forwarder to AF_XDP",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| crossing(ws, "loop-af_xdp"),
+    },
+    Step {
+        name: "conformance-af_xdp-loop",
+        about: "the same the other way round",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| crossing(ws, "af_xdp-loop"),
+    },
+    Step {
         name: "readme",
         about: "the README's matrix is what these runs have shown",
         needs: &[Need::Libpcap],
@@ -147,10 +189,26 @@ enum Place {
     Anywhere,
     /// It makes network namespaces: as root, or below a user namespace.
     Namespaces,
+    /// It also loads programs into the kernel, for which a user namespace will not do.
+    Root,
 }
+
+/// The sections of the contract that say what passes between two ports. The others are about one, and shown on rigs whose ends
+/// are alike.
+const BETWEEN_PORTS: [&str; 6] = ["R", "T", "S", "M", "Q", "O"];
 
 /// The suite on a rig, with reports under `target/reports`.
 fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {
+    sections(ws, rig, place, &[])
+}
+
+/// What passes between two ports, on a rig whose ends are of two backends.
+fn crossing(ws: &Workspace, rig: &str) -> Result<Outcome> {
+    sections(ws, rig, Place::Root, &BETWEEN_PORTS)
+}
+
+/// The suite on a rig, or some sections of it.
+fn sections(ws: &Workspace, rig: &str, place: Place, only: &[&str]) -> Result<Outcome> {
     // A report of an earlier run must not pass for this one's.
     for old in
         ["xml", "json", "md"].map(|ext| matrix::report(ws, rig).map(|p| p.with_extension(ext)))
@@ -159,6 +217,11 @@ fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {
         if old.exists() {
             std::fs::remove_file(&old)?;
         }
+    }
+    if place == Place::Root && !crate::is_root() {
+        return Ok(Outcome::Skipped(
+            "only root may load programs into the kernel: run as root".into(),
+        ));
     }
     let as_user = place == Place::Namespaces && !crate::is_root();
     if as_user && !netns::user_namespaces_work()? {
@@ -171,6 +234,7 @@ fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {
     let junit = report("xml");
     let mut suite = if as_user { netns::user_namespace(&anyport) } else { proc::command(&anyport) };
     suite.args(["conformance", "--rig", rig]).arg("--junit").arg(&junit);
+    only.iter().for_each(|section| drop(suite.args(["--clause", section])));
     suite.arg("--json-report").arg(report("json")).arg("--markdown").arg(report("md"));
     println!("{}", term::dim(&format!("$ {}", proc::describe(&suite))));
     let success = proc::run(&mut suite, TEST_LIMIT)?;

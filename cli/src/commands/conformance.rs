@@ -27,9 +27,15 @@ Examples:
   anyport conformance --list                         the cases, what they do, and why
 
 Rigs:
-  loop            both ends of an in-process cable
-  loop-offloads   the same cable, whose ends do offloads themselves
-  pcap-veth       the kernel path through libpcap on both ends of a veth pair
+  loop                  both ends of an in-process cable
+  loop-offloads         the same cable, whose ends do offloads themselves
+  pcap-veth             the kernel path through libpcap on both ends of a veth pair
+  af_xdp-veth           AF_XDP sockets on both ends of a veth pair, the program in the driver
+  af_xdp-veth-generic   the same, the program behind the driver
+  af_xdp-pcap           AF_XDP sockets on one end of a veth pair, libpcap on the other
+  pcap-af_xdp           the same the other way round: cases send more one way than the other
+  loop-af_xdp           an in-process cable, forwarded to AF_XDP sockets at the end of a veth pair
+  af_xdp-loop           the same the other way round
 
 Before the cases, frames are sent both ways between the ports of a pair: they must be connected to each other, and nobody \
 else may send there, because counts are exact.
@@ -46,7 +52,7 @@ pub struct Args {
     /// Only cases with this in their name; may stand several times.
     #[arg(long = "case", value_name = "PART")]
     names: Vec<String>,
-    /// Only cases of this clause; may stand several times.
+    /// Only cases of this clause, or of this section (`R`); may stand several times.
     #[arg(long = "clause", value_name = "ID")]
     clauses: Vec<String>,
     /// Run everything so many times; stops after the first run with a failure.
