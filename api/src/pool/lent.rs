@@ -48,7 +48,10 @@ pub struct Lent {
 const LENT: u32 = 1 << 31;
 /// It has a packet's first bytes, or all of them.
 const FIRST: u32 = 1 << 30;
-const BYTES: u32 = FIRST - 1;
+/// How many completions are to come before its last one, in units of this.
+const PART: u32 = 1 << 20;
+const PARTS: u32 = FIRST - PART;
+const BYTES: u32 = PART - 1;
 
 impl Lent {
     /// A table for frames of that pool; none is lent yet.
@@ -85,6 +88,26 @@ impl Lent {
         self.packets += usize::from(first);
         self.bytes += length as u64;
         std::mem::forget(packet);
+        Ok(address)
+    }
+
+    /// Lends a packet's frame in several parts, each of which will be completed: for devices that do not take it in one. `parts` is
+    /// their number, 1 to 512.
+    ///
+    /// # Errors
+    /// The packet, if it is a chain or of another pool, or the number is out of range.
+    pub fn lend_in_parts(
+        &mut self,
+        packet: Packet,
+        first: bool,
+        parts: usize,
+    ) -> Result<u64, Packet> {
+        let Some(more) = parts.checked_sub(1).filter(|more| *more < 512) else {
+            return Err(packet);
+        };
+        let frame = packet.frame_index();
+        let address = self.lend(packet, first)?;
+        self.records[frame as usize] |= more as u32 * PART;
         Ok(address)
     }
 
@@ -149,10 +172,10 @@ impl Lent {
     /// Notes that frames come back.
     #[inline]
     fn returning(&mut self) -> Returning<'_> {
-        let (frames, packets, bytes) = (0, 0, 0);
+        let (frames, packets, bytes, was_part) = (0, 0, 0, false);
         let totals = (&mut self.frames, &mut self.packets, &mut self.bytes);
         let (records, shift) = (&mut *self.records, self.shift);
-        Returning { records, shift, frames, packets, bytes, totals }
+        Returning { records, shift, frames, packets, bytes, was_part, totals }
     }
 
     /// Takes a frame back with `length` bytes of data at an address, metadata fresh; `None` if it is not lent, or the bytes are not
@@ -215,7 +238,7 @@ impl Lent {
             loop {
                 match returning.frame(next()?) {
                     Some(frame) => return Some(frame),
-                    None => known = false,
+                    None => known &= returning.was_part,
                 }
             }
         });
@@ -229,6 +252,7 @@ impl Lent {
     pub unsafe fn release(&mut self) {
         for frame in 0..self.records.len() {
             if self.records[frame] & LENT != 0 {
+                self.records[frame] &= !PARTS;
                 // SAFETY: the caller vouches for it.
                 drop(unsafe { self.take((frame as u64) << self.shift, 0) });
             }
@@ -243,6 +267,8 @@ struct Returning<'a> {
     frames: usize,
     packets: u32,
     bytes: u64,
+    /// What did not give a frame back last was one of its parts.
+    was_part: bool,
     totals: (&'a mut usize, &'a mut usize, &'a mut u64),
 }
 
@@ -253,14 +279,25 @@ impl Returning<'_> {
         let frame = address >> self.shift;
         let record = self.records.get_mut(usize::try_from(frame).ok()?)?;
         let known = *record;
-        if known & LENT == 0 {
-            return None;
+        if known & (LENT | PARTS) != LENT {
+            return self.part(frame as usize);
         }
         *record = 0;
         self.frames += 1;
         self.packets += known / FIRST & 1;
         self.bytes += u64::from(known & BYTES);
         Some(frame as u32)
+    }
+
+    /// Notes that one of several parts of a frame has come back, if it was lent.
+    #[cold]
+    fn part(&mut self, frame: usize) -> Option<u32> {
+        let record = &mut self.records[frame];
+        self.was_part = *record & LENT != 0;
+        if self.was_part {
+            *record -= PART;
+        }
+        None
     }
 
     /// That frame as a packet of pool `id`, with these bytes.
@@ -411,6 +448,28 @@ mod tests {
             drop(cache);
             assert_eq!((lent.frames(), pool.free(), other.free()), (0, 64, 4));
         }
+    }
+
+    #[test]
+    fn a_frame_in_parts_comes_back_with_the_last_one() {
+        let pool = Pool::builder().frames(4).frame_size(32768).build().unwrap();
+        let (mut lent, mut cache) = (Lent::new(&pool), pool.cache(0));
+        let packet = pool.packet(&[1; 10_000]).unwrap();
+        let address = lent.lend_in_parts(packet, true, 3).unwrap();
+        assert!(complete(&mut lent, &mut cache, &[address, address + 4096]));
+        assert_eq!((lent.outstanding().packets, lent.outstanding().bytes), (1, 10_000));
+        assert_eq!((lent.frames(), pool.free()), (1, 3));
+        assert!(complete(&mut lent, &mut cache, &[address + 8192]));
+        assert_eq!((lent.frames(), pool.free()), (0, 4));
+        assert!(!complete(&mut lent, &mut cache, &[address]));
+        for parts in [0, 513] {
+            assert!(lent.lend_in_parts(pool.take().unwrap(), true, parts).is_err());
+        }
+        lent.lend_in_parts(pool.take().unwrap(), true, 512).unwrap();
+        assert_eq!(pool.free(), 3);
+        // SAFETY: there is no device.
+        unsafe { lent.release() };
+        assert_eq!((lent.frames(), pool.free()), (0, 4));
     }
 
     #[test]

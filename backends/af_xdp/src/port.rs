@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyport::capability::{LinkLoss, RingSizes};
 use anyport::driver::{DriverQueues, OpenRequest, PortDriver, Setup};
 use anyport::{Capability, Error, Link, MacAddr, PortCounters, Result};
+use anyport_netdev::bpf::btf::Function;
 use anyport_netdev::error::explain;
 use anyport_netdev::privilege::{Privilege, denied};
 use anyport_netdev::{Membership, Settings, ToKernel, open, packet_socket, segments, takeover};
@@ -41,11 +42,13 @@ pub(crate) struct XdpPort {
     pub keys: Keys,
     pub settings: Settings,
     pub tags: Tags,
+    /// How a program in the driver asks for a tag beside a frame, where it has to.
+    pub ask_for_tags: Option<Function>,
     software_link: bool,
     /// Receive and transmit queues that the device has.
     pub queues: (u32, u32),
-    /// Whether frames may lie in several descriptors.
-    segments: bool,
+    /// Whether the kernel has frames that lie in several descriptors.
+    pub segments: bool,
     pub filter: Filter,
     /// By queue.
     pub counts: Vec<Arc<Counts>>,
@@ -85,7 +88,8 @@ impl XdpPort {
         let driver = settings.interface().driver().map_err(asking)?;
         let queues = settings.interface().queues().map_err(asking)?;
         let tags = Tags::of(settings.info(), keys.tags_in_frames);
-        let asked = keys.attach != Attach::Generic && tags.function().is_some();
+        let ask_for_tags = tags.function();
+        let asked = keys.attach != Attach::Generic && ask_for_tags.is_some();
         tags.check(&title, settings.info(), asked)?;
         let filter = Filter { mac: settings.mac(), promiscuous: false, to_kernel };
         Ok(Box::new(XdpPort {
@@ -95,6 +99,7 @@ impl XdpPort {
             keys,
             settings,
             tags,
+            ask_for_tags,
             queues,
             segments,
             filter,

@@ -35,7 +35,7 @@ pub(crate) struct Filter {
 /// What the program needs of the place where it is attached.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Place {
-    /// Frames may lie in several buffers.
+    /// Frames may lie in several buffers. Drivers limit the MTU, of a veth's other end, too, for a program that cannot have it.
     pub segments: bool,
     /// Tags are beside the frames, and the driver says which: the interface, and the function that asks it.
     pub tags: Option<(u32, Function)>,

@@ -17,7 +17,8 @@ use crate::device::{Ask, Device, Ways};
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
 
-/// Empty frames are given to the kernel by so many at a time: each time costs a store that the kernel's core has to fetch.
+/// Empty frames are given to the kernel by so many at a time (or a quarter of what it is to have, if that is less): each time costs
+/// a store that the kernel's core has to fetch.
 const REFILL: usize = 16;
 
 /// How old an answer about the link may be where no change was reported since.
@@ -32,6 +33,8 @@ pub(crate) struct XdpRx {
     lent: Option<Lent>,
     /// How many frames the kernel is to have.
     target: usize,
+    /// How many have to be missing for them to be given.
+    batch: usize,
     ways: Ways,
     /// A frame may lie in several descriptors.
     segments: bool,
@@ -63,6 +66,7 @@ impl XdpRx {
             fill,
             lent,
             target,
+            batch: REFILL.min(target / 4).max(1),
             ways,
             segments,
             partial,
@@ -152,7 +156,7 @@ impl RxDriver for XdpRx {
         let taken = *result.as_ref().unwrap_or(&0);
         let missing =
             self.lent.as_ref().map_or(0, |lent| self.target.saturating_sub(lent.frames()));
-        if missing >= REFILL.min(self.target) || (missing > 0 && taken == 0) {
+        if missing >= self.batch || (missing > 0 && taken == 0) {
             self.refill(pool)?;
         }
         result.map(drop)

@@ -49,6 +49,8 @@ pub(crate) struct Started {
     pub map: Sockets,
     /// What the attached program was made for.
     pub place: Place,
+    /// Frames may lie in several descriptors.
+    segments: bool,
     pub attachment: Option<Attachment>,
     /// Memberships live as long as it.
     pub members: OwnedFd,
@@ -77,7 +79,8 @@ impl XdpPort {
             sockets: Vec::new(),
             ways: Ways { zero_copy: false, busy_poll: self.keys.busy_poll > 0 },
             map,
-            place: Place { segments: setup.max_segments > 1, tags: None },
+            place: Place { segments: self.segments, tags: None },
+            segments: setup.max_segments > 1,
             attachment: None,
             members,
             _pool: pool.clone(),
@@ -140,7 +143,7 @@ impl XdpPort {
                 LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
             let target = fill_target(pool, rx_ring, rx_count);
             let (device, ways) = (started.device.clone(), started.ways);
-            let segments = started.place.segments;
+            let segments = started.segments;
             let mut driver =
                 XdpRx::new(device, socket.clone(), rings, pool, target, ways, segments, watch);
             // The kernel wants frames before it takes the queue up.
@@ -149,7 +152,7 @@ impl XdpPort {
             filled?;
         }
         let first = started.sockets.first().map(|first| &**first);
-        self.bind(&socket, queue as u32, started.place.segments, first)?;
+        self.bind(&socket, queue as u32, started.segments, first)?;
         if queue == 0 {
             started.ways.zero_copy = socket.is_zero_copy().map_err(failed)?;
         }
@@ -160,7 +163,8 @@ impl XdpPort {
             let budget = socket.raise_tx_budget(tx_ring) as usize;
             let chunk = chunk(pool);
             let whole = chunk == pool.frame_size();
-            let limits = Limits { most: tx_ring as usize, budget, chunk, whole };
+            let (most, segments) = (tx_ring as usize, started.segments);
+            let limits = Limits { most, budget, chunk, whole, segments };
             let (device, counts) = (started.device.clone(), self.counts[queue].clone());
             let driver =
                 XdpTx::new(device, socket.clone(), rings, pool, limits, started.ways, counts);
@@ -241,7 +245,7 @@ impl XdpPort {
         }
         let mut refused = None;
         if self.keys.attach != Attach::Generic {
-            let function = self.tags.function();
+            let function = self.ask_for_tags;
             let index = self.settings.interface().index();
             started.place.tags = function.map(|function| (index, function));
             self.tags.check(&self.title, self.settings.info(), function.is_some())?;

@@ -35,6 +35,8 @@ pub(crate) struct Limits {
     pub chunk: usize,
     /// That is all of a frame.
     pub whole: bool,
+    /// A packet may lie in several descriptors.
+    pub segments: bool,
 }
 
 pub(crate) struct XdpTx {
@@ -110,13 +112,30 @@ impl XdpTx {
             if run > 0 {
                 continue;
             }
-            // A chain, or a packet that may lie too far behind.
-            let Some(packet) = burst.first() else { break };
-            if packet.segment_count() > places {
-                break;
+            // A chain, or a packet that may not lie where the kernel takes it from.
+            let Some(packet) = burst.first_mut() else { break };
+            if !self.limits.segments && packet.headroom() + packet.len() > self.limits.chunk {
+                move_forward(packet);
+            }
+            // Frames are aligned to more than a chunk, so addresses are as good as offsets.
+            let chunk = self.limits.chunk;
+            let needed: usize = packet
+                .segments()
+                .map(|segment| parts(segment.as_ptr().addr(), segment.len(), chunk))
+                .sum();
+            if needed > places {
+                if needed <= self.limits.most {
+                    break;
+                }
+                // It would never fit.
+                let Some(packet) = burst.pop_front() else { break };
+                self.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
+                self.counts.tx_dropped_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+                pushed += 1;
+                continue;
             }
             let Some(packet) = burst.pop_front() else { break };
-            places -= push_chain(tx, lent, packet, self.limits.chunk);
+            places -= push_segments(tx, lent, packet, chunk);
             pushed += 1;
         }
         Ok(pushed)
@@ -165,9 +184,14 @@ impl XdpTx {
     }
 }
 
-/// Puts a packet's segments into the ring, which has room for them; how many.
+/// How many descriptors a segment takes: none crosses the bounds of what the kernel calls a frame.
+fn parts(address: usize, length: usize, chunk: usize) -> usize {
+    ((address & (chunk - 1)) + length).div_ceil(chunk)
+}
+
+/// Puts a packet's segments into the ring, which has room for them; how many descriptors that took.
 #[cold]
-fn push_chain(
+fn push_segments(
     tx: &mut Producer<Descriptor>,
     lent: &mut Lent,
     mut packet: Packet,
@@ -176,16 +200,20 @@ fn push_chain(
     let mut count = 0;
     loop {
         let rest = packet.split_off_rest().filter(|rest| !rest.is_empty());
-        let len = packet.len() as u32;
+        let mut left = packet.len();
         // The kernel takes no empty segments.
-        if len > 0 {
-            if packet.headroom() + packet.len() > chunk {
-                move_forward(&mut packet);
+        if left > 0 {
+            let parts = parts(packet.headroom(), left, chunk);
+            let Ok(mut addr) = lent.lend_in_parts(packet, count == 0, parts) else { return count };
+            while left > 0 {
+                let len = left.min(chunk - (addr as usize & (chunk - 1)));
+                left -= len;
+                let more = left > 0 || rest.is_some();
+                let options = if more { libc::XDP_PKT_CONTD } else { 0 };
+                tx.push(Descriptor { addr, len: len as u32, options });
+                addr += len as u64;
+                count += 1;
             }
-            let options = if rest.is_some() { libc::XDP_PKT_CONTD } else { 0 };
-            let Ok(addr) = lent.lend(packet, count == 0) else { return count };
-            tx.push(Descriptor { addr, len, options });
-            count += 1;
         }
         match rest {
             Some(next) => packet = next,

@@ -162,14 +162,16 @@ fn receive_with_tag(socket: &OwnedFd) -> (Vec<u8>, Option<u16>) {
 fn long_frames_take_several_segments_each_way() {
     in_namespace(|| {
         for name in ["a0", "a1"] {
-            ip(&format!("link set {name} mtu 9000"));
+            ip(&format!("link set {name} mtu 28654"));
         }
-        for attach in ["native", "generic"] {
-            let spec = |name: &str| {
-                format!("af_xdp:{name},attach={attach},max_segments=16,tags_in_frames=true")
+        // With frames larger than a page, a frame has several descriptors, too.
+        for (attach, size) in [("native", 2048), ("generic", 2048), ("native", 32768)] {
+            let end = |name: &str| {
+                let keys = "max_segments=16,tags_in_frames=true";
+                End::open(&registry(), &format!("af_xdp:{name},attach={attach},{keys}"), size)
             };
-            let (mut a, mut b) = (open(&spec("a0")), open(&spec("a1")));
-            let lengths = [60, 1792, 1793, 3584, 3585, 4000, 9013, 9014];
+            let (mut a, mut b) = (end("a0"), end("a1"));
+            let lengths = [60, 1792, 1793, 3584, 3585, 9014, 28667, 28668];
             let sent: Vec<Vec<u8>> = (0..64)
                 .map(|at| {
                     let mut frame = frame(b.mac(), at, lengths[at as usize % 8]);
@@ -180,7 +182,12 @@ fn long_frames_take_several_segments_each_way() {
                 .collect();
             a.send(sent.clone());
             let received = b.receive(sent.len());
-            assert!(received == sent, "{attach}: {} of {} frames", received.len(), sent.len());
+            assert!(
+                received == sent,
+                "{attach} {size}: {} of {} frames",
+                received.len(),
+                sent.len()
+            );
             let counters = a.counters();
             let bytes = 8 * lengths.iter().sum::<usize>() as u64;
             assert_eq!((counters.tx_packets, counters.tx_bytes), (Some(64), Some(bytes)));
@@ -219,5 +226,29 @@ fn a_frame_of_segments_that_the_wire_refuses_is_counted_whole() {
         assert_eq!((counters.tx_dropped, counters.tx_dropped_bytes), (Some(1), Some(3000)));
         let mut burst = Burst::new();
         assert_eq!(b.rx.recv(&mut burst).unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_kernel_has_frames_as_long_as_the_pool_has() {
+    in_namespace(|| {
+        // So few that the kernel is given 16, which is not even one batch of refilling.
+        let pool = Pool::builder().frames(64).build().unwrap();
+        let mut a = open("af_xdp:a0");
+        let mut b = End::over(&registry(), "af_xdp:a1", &pool);
+        for round in 0..100 {
+            let sent: Vec<_> = (0..3).map(|at| frame(b.mac(), round * 3 + at, 60)).collect();
+            a.send(sent.clone());
+            let mut received = Vec::new();
+            let mut burst = Burst::new();
+            while received.len() < sent.len() {
+                let woken = b.rx.wait(std::time::Duration::from_secs(20)).unwrap();
+                assert_eq!(woken, anyport::Wake::Ready, "round {round}: {:?}", b.counters());
+                b.rx.recv(&mut burst).unwrap();
+                received.extend(burst.drain().map(|packet| packet.data().to_vec()));
+            }
+            assert_eq!(received, sent);
+        }
+        assert_eq!(b.counters().rx_no_buffer, Some(0));
     });
 }

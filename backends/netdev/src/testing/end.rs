@@ -66,9 +66,17 @@ impl End {
     /// If that does not work.
     pub fn open(registry: &Registry, spec: &str, frame_size: u32) -> End {
         let pool = Pool::builder().frames(2048).frame_size(frame_size).build().unwrap();
-        let mut port = registry.open_with(spec, &pool).unwrap();
+        End::over(registry, spec, &pool)
+    }
+
+    /// The same with a given pool.
+    ///
+    /// # Panics
+    /// As [`open`](End::open).
+    pub fn over(registry: &Registry, spec: &str, pool: &Pool) -> End {
+        let mut port = registry.open_with(spec, pool).unwrap();
         let (rx, tx) = port.start().unwrap().into_pair();
-        End { port, rx, tx, pool }
+        End { port, rx, tx, pool: pool.clone() }
     }
 
     /// Its address.
