@@ -284,7 +284,7 @@ impl Returning<'_> {
         }
         *record = 0;
         self.frames += 1;
-        self.packets += known / FIRST & 1;
+        self.packets += (known / FIRST) & 1;
         self.bytes += u64::from(known & BYTES);
         Some(frame as u32)
     }
