@@ -119,7 +119,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "conformance-af_xdp-veth-generic",
         about: "the same with the program behind the driver",
-        needs: &[Need::Libpcap, Need::Ip],
+        needs: &[Need::Libpcap, Need::Ip, Need::Ethtool],
         own_programs: true,
         run: |ws| conformance(ws, "af_xdp-veth-generic", Place::Root),
     },

@@ -48,9 +48,9 @@ pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
         "loop-offloads" => Ok(Box::new(LoopRig::with_offloads())),
         "pcap-veth" => Ok(Box::new(VethRig::new(name, "pcap"))),
         "af_xdp-veth" => Ok(Box::new(VethRig::new(name, "af_xdp").with_keys(",attach=native"))),
-        "af_xdp-veth-generic" => {
-            Ok(Box::new(VethRig::new(name, "af_xdp").with_keys(",attach=generic")))
-        }
+        "af_xdp-veth-generic" => Ok(Box::new(
+            VethRig::new(name, "af_xdp").with_keys(",attach=generic").with_tags_in_frames(),
+        )),
         "af_xdp-pcap" => Ok(Box::new(VethRig::across(name, ["af_xdp", "pcap"]))),
         "pcap-af_xdp" => Ok(Box::new(VethRig::across(name, ["pcap", "af_xdp"]))),
         "loop-af_xdp" => {

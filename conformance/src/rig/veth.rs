@@ -25,6 +25,8 @@ pub struct VethRig {
     name: String,
     ends: [Driver; 2],
     registry: Registry,
+    /// Senders put tags into frames themselves.
+    tags_in_frames: bool,
 }
 
 /// What opens an end.
@@ -54,13 +56,26 @@ impl VethRig {
 
     /// The same over a backend from a given registry.
     pub fn with_registry(name: &str, backend: &str, registry: Registry) -> VethRig {
-        VethRig { name: name.into(), ends: [Driver::new(backend), Driver::new(backend)], registry }
+        let ends = [Driver::new(backend), Driver::new(backend)];
+        VethRig { name: name.into(), ends, registry, tags_in_frames: false }
     }
 
     /// A rig of that name with another backend on each end.
     pub fn across(name: &str, backends: [&str; 2]) -> VethRig {
         let registry = anyport_backends::registry();
-        VethRig { name: name.into(), ends: backends.map(Driver::new), registry }
+        VethRig {
+            name: name.into(),
+            ends: backends.map(Driver::new),
+            registry,
+            tags_in_frames: false,
+        }
+    }
+
+    /// The same with the hosts at both ends putting VLAN tags into frames themselves, instead of leaving that to the device: what
+    /// an administrator does where a port cannot see tags beside frames, and says so.
+    #[must_use]
+    pub fn with_tags_in_frames(self) -> VethRig {
+        VethRig { tags_in_frames: true, ..self }
     }
 
     /// The same with keys (`,key=value`) in every spec.
@@ -142,6 +157,9 @@ impl Rig for VethRig {
             names: Mutex::new(names.clone()),
         };
         for name in &names {
+            if self.tags_in_frames {
+                run("ethtool", &format!("-K {name} txvlan off tx-vlan-stag-hw-insert off"))?;
+            }
             ip(&format!("link set {name} addrgenmode none"))?;
             ip(&format!("link set {name} up"))?;
         }
@@ -291,15 +309,22 @@ fn ip(arguments: &str) -> Verdict {
 }
 
 fn output(arguments: &str) -> Verdict<String> {
-    let output = Command::new("ip")
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &str) -> Verdict<String> {
+    let output = Command::new(program)
         .args(arguments.split(' '))
         // Ctrl-C at a terminal ends the suite after its case, and must not fail the case.
         .process_group(0)
         .output()
-        .map_err(|error| format!("running `ip` (package iproute2): {error}"))?;
+        .map_err(|error| match program {
+            "ip" => format!("running `ip` (package iproute2): {error}"),
+            _ => format!("running `{program}`: {error}"),
+        })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure(format!("`ip {arguments}`: {}", said.trim())));
+        return Err(Failure(format!("`{program} {arguments}`: {}", said.trim())));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
