@@ -179,6 +179,8 @@ pub enum Power {
     EndInput,
     /// The kernel's own stack sits behind the devices: it can send and would answer.
     Host,
+    /// The host leaves VLAN tags beside its frames, for a device to put them in.
+    Tags,
     /// Somebody who is not anyport counts what passes an end.
     Witness,
     /// It is known which frames that are too long for the far end get there.
@@ -203,6 +205,7 @@ impl Power {
             Power::Rename => "rename a device",
             Power::EndInput => "end a port's input",
             Power::Host => "send and answer from a host's stack",
+            Power::Tags => "leave VLAN tags beside the frames of a host",
             Power::Witness => "count frames independently",
             Power::LongFrames => {
                 "say how many frames that are too long for their far end get there"

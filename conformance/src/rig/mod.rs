@@ -11,6 +11,7 @@ mod ethtool;
 mod given;
 mod joined;
 mod loopback;
+mod tags;
 mod veth;
 
 use std::net::Ipv4Addr;
@@ -174,6 +175,14 @@ pub trait Wires: Send + Sync {
     /// If that does not work.
     fn default_route(&self, _end: End) -> Verdict {
         unable(Power::Host)
+    }
+    /// Leaves a VLAN tag (type and control word) beside every frame that the host behind an end sends from now on, as a kernel
+    /// does where it takes the device to put tags in; or none ([`Power::Tags`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn tag_beside(&self, _end: End, _tag: Option<(u16, u16)>) -> Verdict {
+        unable(Power::Tags)
     }
     /// What somebody else counted at an end ([`Power::Witness`]).
     ///

@@ -15,8 +15,9 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use anyport::{Link, MacAddr, Registry};
+use anyport_netdev::bpf::Link as Attached;
 
-use super::{Host, Rig, Wires, Witness, ethtool};
+use super::{Host, Rig, Wires, Witness, ethtool, tags};
 use crate::case::{Failure, Power, Verdict};
 use crate::ctx::{End, eventually};
 
@@ -110,7 +111,7 @@ impl Rig for VethRig {
     }
 
     fn powers(&self) -> Vec<Power> {
-        vec![
+        let mut powers = vec![
             Power::Cable,
             Power::Remove,
             Power::Rename,
@@ -121,7 +122,11 @@ impl Rig for VethRig {
             Power::Direct,
             Power::Alias,
             Power::Processes,
-        ]
+        ];
+        if tags::possible() {
+            powers.push(Power::Tags);
+        }
+        powers
     }
 
     fn enter(&mut self) -> Verdict {
@@ -155,6 +160,7 @@ impl Rig for VethRig {
             ends: self.ends.clone(),
             backends: backends.filter(|name| INTERFACE_BACKENDS.contains(name)).collect(),
             names: Mutex::new(names.clone()),
+            tag: Mutex::new(None),
         };
         for name in &names {
             if self.tags_in_frames {
@@ -175,6 +181,8 @@ struct VethWires {
     /// Registered backends that open interfaces by name.
     backends: Vec<&'static str>,
     names: Mutex<[String; 2]>,
+    /// Leaves a tag beside frames.
+    tag: Mutex<Option<Attached>>,
 }
 
 impl VethWires {
@@ -233,13 +241,25 @@ impl Wires for VethWires {
 
     fn host(&self, end: End, at_peer: MacAddr) -> Verdict<Host> {
         let name = self.name(end);
-        ip(&format!("address add {}/24 dev {name}", HOST.address))?;
+        ip(&format!("address replace {}/24 dev {name}", HOST.address))?;
         ip(&format!("neigh replace {} lladdr {at_peer} dev {name} nud permanent", HOST.peer))?;
         Ok(HOST)
     }
 
     fn default_route(&self, end: End) -> Verdict {
         ip(&format!("route add default via {} dev {}", HOST.peer, self.name(end)))
+    }
+
+    fn tag_beside(&self, end: End, tag: Option<(u16, u16)>) -> Verdict {
+        let mut attached = self.tag.lock().map_err(|_| "an earlier call panicked")?;
+        // One at a time: two would leave two tags.
+        if let Some(before) = attached.take() {
+            before.detach();
+        }
+        if let Some((tpid, tci)) = tag {
+            *attached = Some(tags::leave_beside(&self.name(end), tpid, tci)?);
+        }
+        Ok(())
     }
 
     fn witness(&self, end: End) -> Verdict<Witness> {

@@ -8,9 +8,10 @@ use anyport::MacAddr;
 
 use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, eventually};
+use crate::frames;
 use crate::ip::{self, Headers};
 use crate::rig::Host;
-use crate::side::Side;
+use crate::side::{Side, bytes};
 use crate::{ensure, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -40,6 +41,16 @@ pub(super) const CASES: &[Case] = &[
         why: "TCP does not get over a forwarder that passes unfinished checksums on.",
         needs: &[Need::TwoWay, Need::Rig(Power::Host)],
         run: tcp_is_right,
+    },
+    Case {
+        name: "receive.a_kernels_tags_are_in_the_frame",
+        clauses: &["R3", "M2", "O3"],
+        about: "A socket of the host's sends datagrams, short ones and ones that fill the maximum frame, whose VLAN tag the kernel \
+                leaves to the device: untagged ones in between, both types, all bits. The port delivers the tag in its place, \
+                and with vlan_strip=auto it says it.",
+        why: "On a software link there is no device to put the tag in: who reads only the bytes puts traffic of all VLANs into one.",
+        needs: &[Need::Rig(Power::Host), Need::Rig(Power::Tags)],
+        run: tags_are_in_the_frame,
     },
     Case {
         name: "receive.uncut_segments_are_counted_or_whole",
@@ -106,6 +117,64 @@ fn datagrams_are_right(ctx: &Ctx) -> Verdict {
             "whether the checksums of {} bytes are right",
             frame.len()
         );
+    }
+    Ok(())
+}
+
+/// A frame without its outermost tag, and the tag.
+fn untag(mut frame: Vec<u8>) -> (Option<(u16, u16)>, Vec<u8>) {
+    let tpid = frames::tag(&frame);
+    let tag = tpid.map(|tpid| (tpid, ip::get(&frame, 14)));
+    if tag.is_some() {
+        frame.drain(12..16);
+    }
+    (tag, frame)
+}
+
+/// The next datagram of the host's to the peer's port 7777, its tag, and the tag that was stripped from it.
+fn next_tagged(b: &mut Side) -> Verdict<(Option<(u16, u16)>, Option<u16>, Vec<u8>)> {
+    loop {
+        let packet = b.receive_packet()?;
+        let (tag, frame) = untag(bytes(&packet));
+        let udp = frame[12..14] == [8, 0] && frame[Headers::UDP.l3() + 9] == 17;
+        if udp && ip::get(&frame, Headers::UDP.l4() + 2) == 7777 {
+            return Ok((tag, packet.vlan(), frame));
+        }
+    }
+}
+
+fn tags_are_in_the_frame(ctx: &Ctx) -> Verdict {
+    let tags = [None, Some((0x8100, 7)), Some((0x88a8, 0x3001)), None, Some((0x8100, 0xefff))];
+    for keys in ["", "vlan_strip=auto"] {
+        let (mut b, host) = hosted(ctx, keys)?;
+        let socket = socket(&host)?;
+        for tag in tags {
+            ctx.wires().tag_beside(End::A, tag)?;
+            // One tag may come on top of the maximum, and only that of the first type.
+            let most = if tag.is_some_and(|(tpid, _)| tpid != 0x8100) { 1468 } else { 1472 };
+            for length in [18, 19, 700, most] {
+                let payload: Vec<u8> = (0..length).map(|at| (at * 13) as u8).collect();
+                socket.send(&payload)?;
+                let (found, stripped, frame) = next_tagged(&mut b)?;
+                let expected = match (tag, keys) {
+                    (Some((0x8100, tci)), "vlan_strip=auto") => (None, Some(tci)),
+                    (tag, _) => (tag, None),
+                };
+                same!(
+                    (found, stripped),
+                    expected,
+                    "tag and stripped tag of {length} bytes ({keys})"
+                );
+                ensure!(
+                    frame.len() == 42 + length && frame[42..] == payload,
+                    "{length} bytes changed"
+                );
+                same!(ip::right(&frame), Some(true), "whether {length} bytes' checksums are right");
+            }
+        }
+        ctx.wires().tag_beside(End::A, None)?;
+        same!(b.counters().rx_too_long, Some(0), "frames counted as too long");
+        b.close()?;
     }
     Ok(())
 }
