@@ -16,6 +16,7 @@
 //! | [`segments`] | segments that nobody cut, and what mends it |
 //! | [`vlans`] | receiving all VLAN identifiers in spite of a card's filter |
 //! | [`watch`] | a descriptor that becomes readable when a link changes |
+//! | [`xdp_attached`] | the XDP program that somebody has attached, and what takes it away |
 //! | [`xdp_features`] | what the driver can do with XDP |
 //! | [`devices`] | a listing |
 //! | [`privilege`], [`error`], [`sys`] | what this thread may do; system errors, with what they mean for a port; system calls |
@@ -65,6 +66,7 @@ pub mod testing;
 pub mod to_kernel;
 pub mod vlans;
 pub mod watch;
+pub mod xdp_attached;
 pub mod xdp_features;
 
 pub use interface::Interface;
@@ -75,4 +77,5 @@ pub use settings::Settings;
 pub use tcx::Silencer;
 pub use to_kernel::ToKernel;
 pub use watch::LinkWatch;
+pub use xdp_attached::XdpAttached;
 pub use xdp_features::XdpFeatures;

@@ -102,7 +102,7 @@ impl LinkInfo {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     match CStr::from_bytes_until_nul(bytes) {
         Ok(text) => text.to_string_lossy().into_owned(),
         Err(_) => String::from_utf8_lossy(bytes).into_owned(),

@@ -82,6 +82,13 @@ impl Netlink {
         self.answers(false, &mut see).map(|_| ())
     }
 
+    /// Has something done, and waits until it is.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn order(&mut self, kind: u16, body: &[u8]) -> io::Result<()> {
+        self.send(kind, libc::NLM_F_ACK, body)?;
+        self.answers(false, &mut |_, _| {}).map(|_| ())
+    }
+
     fn send(&mut self, kind: u16, flags: libc::c_int, body: &[u8]) -> io::Result<()> {
         self.sequence += 1;
         let header = libc::nlmsghdr {

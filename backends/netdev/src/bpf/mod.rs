@@ -5,6 +5,7 @@
 
 pub mod asm;
 pub mod btf;
+pub(crate) mod info;
 mod xdp;
 
 use std::io;

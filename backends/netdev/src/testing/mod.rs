@@ -11,9 +11,11 @@
 
 pub mod end;
 
+use std::os::fd::AsRawFd;
 use std::process::{Command, Output};
 
 use crate::bpf::{Kind, Program};
+use crate::netlink::{Netlink, attribute};
 
 /// Whether a test that needs privileges has them; `what` it needs is said if not.
 ///
@@ -75,6 +77,23 @@ pub fn may_load_programs() -> bool {
 pub fn may_keep_a_journal() -> bool {
     let written = crate::journal::Journal::default().is_writable();
     privileged(written, "/run/anyport, or XDG_RUNTIME_DIR set to a directory of its own")
+}
+
+/// Attaches an XDP program the old way, by netlink, with `XDP_FLAGS_*`.
+///
+/// # Panics
+/// If the kernel refuses.
+pub fn attach_by_netlink(program: &Program, interface: u32, flags: u32) {
+    const IFLA_XDP: u16 = 43;
+    const FD: u16 = 1;
+    const FLAGS: u16 = 3;
+    let mut request = vec![0; 16];
+    request[4..8].copy_from_slice(&interface.to_ne_bytes());
+    let mut nest = attribute(FD, &program.as_raw_fd().to_ne_bytes());
+    nest.extend(attribute(FLAGS, &flags.to_ne_bytes()));
+    request.extend(attribute(IFLA_XDP | libc::NLA_F_NESTED as u16, &nest));
+    let mut netlink = Netlink::open().expect("a netlink socket");
+    netlink.order(libc::RTM_SETLINK, &request).expect("attaching by netlink");
 }
 
 /// Runs `ip` in the calling thread's namespace.
