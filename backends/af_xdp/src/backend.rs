@@ -3,10 +3,12 @@
 use anyport::Result;
 use anyport::config::{Schema, Table, from_table, schema_of};
 use anyport::driver::{Backend, DeviceInfo, OpenRequest, PortDriver};
-use anyport_netdev::{ToKernel, devices, open};
+use anyport_netdev::devices::Listing;
+use anyport_netdev::{ToKernel, open};
 
 use crate::keys::Keys;
 use crate::port::XdpPort;
+use crate::preflight;
 
 /// The backend `af_xdp`: an interface through AF_XDP sockets (`af_xdp:eth0`).
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,7 +25,15 @@ impl Backend for AfXdp {
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {
-        devices::devices("af_xdp", "kernel interface through AF_XDP sockets")
+        Listing {
+            backend: "af_xdp",
+            by: "kernel interface through AF_XDP sockets",
+            shares: false,
+            needs: &preflight::PRIVILEGES,
+            permitted: preflight::permitted,
+            more: preflight::listed,
+        }
+        .devices()
     }
 
     fn check(&self, request: &OpenRequest<'_>) -> Result<()> {

@@ -13,12 +13,14 @@ use anyport::driver::{DriverQueues, OpenRequest, PortDriver, Setup};
 use anyport::{Capability, Error, Link, MacAddr, PortCounters, Result};
 use anyport_netdev::bpf::btf::Function;
 use anyport_netdev::error::explain;
-use anyport_netdev::privilege::{Privilege, denied};
-use anyport_netdev::{Membership, Settings, ToKernel, open, packet_socket, segments, takeover};
+use anyport_netdev::privilege::denied;
+use anyport_netdev::{
+    Membership, Settings, ToKernel, links, open, packet_socket, segments, takeover,
+};
 
 use crate::device::Counts;
 use crate::keys::{Attach, Keys};
-use crate::preflight;
+use crate::preflight::{self, PRIVILEGES};
 use crate::program::Filter;
 use crate::socket::Statistics;
 use crate::started::Started;
@@ -32,9 +34,6 @@ pub(crate) const LEAST_CHUNK: usize = 2048;
 
 /// The most segments of a frame: the kernel's own packets have a few more places than that.
 const SEGMENTS: u16 = 16;
-
-pub(crate) const PRIVILEGES: [Privilege; 3] =
-    [Privilege::NetAdmin, Privilege::NetRaw, Privilege::Bpf];
 
 /// An opened interface.
 pub(crate) struct XdpPort {
@@ -67,18 +66,16 @@ impl XdpPort {
         let (title, config) = (format!("af_xdp:{}", request.device), request.config);
         let to_kernel = ToKernel::parse(&title, &config.to_kernel)?;
         let interface = open::find("af_xdp", request.device)?;
+        let asking = |error| explain(&title, "reading the interface", error);
+        let info = links::link(interface.index()).map_err(asking)?;
+        open::check_ethernet(&title, &info)?;
+        preflight::check_permitted(&title)?;
         let segments = preflight::kernel_has_segments();
-        let segments = segments.map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => {
-                denied(&title, "open an AF_XDP socket", &PRIVILEGES)
-            }
-            Some(libc::EAFNOSUPPORT) => Error::Backend {
-                device: title.clone(),
-                reason: "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); `pcap:` works without"
-                    .into(),
-            },
-            _ => explain(&title, "opening an AF_XDP socket", error),
-        })?;
+        let segments =
+            segments.map_err(|error| explain(&title, "opening an AF_XDP socket", error))?;
+        preflight::check_driver(&title, &interface, &keys)?;
+        preflight::check_queues(&title, &interface, &info, config)?;
+        preflight::check_free(&title, interface.index())?;
         if !config.shared {
             takeover::check(&interface, &title, config.takeover, false)?;
         }

@@ -1,9 +1,68 @@
-//! What can be known before a port starts: what the kernel and the driver can do.
+//! What can be known before a port starts: what the kernel and the driver can do, what is in the way, and what mends it.
+//!
+//! The kernel says most of it as `EINVAL`, and late. What is known earlier is said earlier and in words, at open, or before the
+//! first system call of a start; it is said in the listing of devices, too.
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use anyport::config::PortConfig;
+use anyport::{Error, Pool, Result};
+use anyport_netdev::bpf::Sockets;
+use anyport_netdev::devices::More;
+use anyport_netdev::error::explain;
+use anyport_netdev::privilege::{Privilege, denied};
+use anyport_netdev::xdp_attached::{By, xdp_attached};
+use anyport_netdev::xdp_features::xdp_features;
+use anyport_netdev::{Interface, LinkInfo, XdpAttached};
+
+use crate::keys::{Attach, Keys, Mode};
+use crate::port::KERNEL_HEADROOM;
+use crate::program;
 use crate::socket::Socket;
+
+/// What a port needs that makes all of its own.
+pub(crate) const PRIVILEGES: [Privilege; 3] =
+    [Privilege::NetAdmin, Privilege::NetRaw, Privilege::Bpf];
+
+/// How long what a killed process had attached may stay: the kernel takes it away a moment later.
+const SETTLE: Duration = Duration::from_secs(1);
+
+const NO_AF_XDP: &str = "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); `pcap:` works without";
+
+/// Whether this process may make sockets and maps, and the kernel has them.
+///
+/// # Errors
+/// `EPERM` if not; what is missing in the kernel, in words.
+pub(crate) fn permitted() -> io::Result<()> {
+    let socket = Socket::new().map_err(|error| match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => io::Error::new(io::ErrorKind::Unsupported, NO_AF_XDP),
+        _ => error,
+    })?;
+    if !knows_flag(&socket, libc::XDP_USE_NEED_WAKEUP)? {
+        let old =
+            "this kernel's AF_XDP is too old: Linux 5.9 or newer is needed; `pcap:` works without";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, old));
+    }
+    // Capabilities held in a user namespace are not enough for this.
+    Sockets::new(1).map(drop)
+}
+
+/// The same as an error of the port called `title`.
+///
+/// # Errors
+/// [`Error::Permission`]; [`Error::Backend`] with what is missing.
+pub(crate) fn check_permitted(title: &str) -> Result<()> {
+    permitted().map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            denied(title, "open AF_XDP sockets and load their program", &PRIVILEGES)
+        }
+        Some(_) => explain(title, "opening an AF_XDP socket", error),
+        None => Error::Backend { device: title.into(), reason: error.to_string() },
+    })
+}
 
 /// Whether frames may lie in several descriptors (Linux 6.6), in copy mode at any rate.
 ///
@@ -33,6 +92,260 @@ fn knows_flag(socket: &Socket, flag: u16) -> io::Result<bool> {
         error if result < 0 && error.raw_os_error() != Some(libc::ENODEV) => Err(error),
         _ => Ok(true),
     }
+}
+
+/// Refuses keys that ask for what the driver does not have, as far as the kernel tells (Linux 6.3).
+///
+/// # Errors
+/// [`Error::Unsupported`]; the system's.
+pub(crate) fn check_driver(title: &str, interface: &Interface, keys: &Keys) -> Result<()> {
+    let asking = |error| explain(title, "asking what the driver can do", error);
+    let Some(features) = xdp_features(interface.index()).map_err(asking)? else { return Ok(()) };
+    let driver = interface.driver().map_err(asking)?;
+    if keys.mode == Mode::ZeroCopy && !features.zero_copy {
+        return Err(no_zero_copy(title, &driver));
+    }
+    if keys.attach == Attach::Native && !features.native {
+        return Err(no_native(title, &driver));
+    }
+    Ok(())
+}
+
+/// The driver has no zero-copy mode.
+pub(crate) fn no_zero_copy(title: &str, driver: &str) -> Error {
+    unsupported(
+        title,
+        "mode",
+        "zero_copy",
+        format!(
+            "{} has no zero-copy mode, or not as it is set up; mode=copy works everywhere, mode=auto takes the better one",
+            named(driver)
+        ),
+    )
+}
+
+/// The driver has no XDP.
+fn no_native(title: &str, driver: &str) -> Error {
+    let limit = format!("{} has no XDP; attach=generic works everywhere", named(driver));
+    unsupported(title, "attach", "native", limit)
+}
+
+/// Why the driver does not want the program, in words.
+pub(crate) fn refusal(interface: &Interface, error: &io::Error) -> String {
+    let driver = named(&interface.driver().unwrap_or_default());
+    if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
+        return format!("{driver} has no XDP");
+    }
+    let (mtu, name) = (interface.mtu().unwrap_or_default(), interface.name().unwrap_or_default());
+    // A page, less what the kernel keeps in front of a frame and behind it, and the frame's header.
+    let most = 4096 - KERNEL_HEADROOM - 320 - 14;
+    let mended = match (mtu > most, driver.contains("veth")) {
+        (true, _) => format!(
+            "`ip link set dev {name} mtu {most}`, or less, may mend it, and so may max_segments=2 or more (Linux 6.6)"
+        ),
+        (false, true) => {
+            format!("the MTU of its other end, PEER, counts: `ip link set dev PEER mtu {most}`")
+        }
+        (false, false) => {
+            format!("`ethtool -K {name} lro off rx-gro-hw off`, or a lower MTU, may mend it")
+        }
+    };
+    format!("{driver} refuses the program at MTU {mtu} ({error}); {mended}")
+}
+
+/// The error of attach=native where the driver refuses the program.
+pub(crate) fn refused_native(title: &str, interface: &Interface, error: &io::Error) -> Error {
+    let limit = format!("{}; attach=generic works everywhere", refusal(interface, error));
+    unsupported(title, "attach", "native", limit)
+}
+
+/// The error where another program was attached since it was looked for.
+pub(crate) fn taken(title: &str, interface: &Interface, error: io::Error) -> Error {
+    match xdp_attached(interface.index()) {
+        Ok(Some(found)) => foreign(title, &found),
+        _ => explain(title, "attaching the program", error),
+    }
+}
+
+fn named(driver: &str) -> String {
+    match driver {
+        "" => "its driver".into(),
+        driver => format!("its driver, {driver},"),
+    }
+}
+
+/// Refuses more queues than the interface has, with the command that gives it more where that is possible.
+///
+/// # Errors
+/// [`Error::Unsupported`]; the system's.
+pub(crate) fn check_queues(
+    title: &str,
+    interface: &Interface,
+    info: &LinkInfo,
+    config: &PortConfig,
+) -> Result<()> {
+    let asking = |error| explain(title, "asking for its queues", error);
+    let (rx, tx) = interface.queues().map_err(asking)?;
+    let both = config.queues.is_some();
+    for (field, asked, has) in
+        [("rx_queues", config.rx_queue_count(), rx), ("tx_queues", config.tx_queue_count(), tx)]
+    {
+        let asked = u32::from(asked);
+        if asked <= has {
+            continue;
+        }
+        let name = interface.name().map_err(asking)?;
+        let channels = interface.channels().map_err(asking)?.unwrap_or_default();
+        let more = match channels.command(&name, asked) {
+            Some(command) => format!("`{command}` gives it {asked}"),
+            None if info.kind.as_deref() == Some("veth") => {
+                let many = format!("numrxqueues {asked} numtxqueues {asked}");
+                format!(
+                    "a veth gets more when it is made: `ip link add {name} {many} type veth peer name PEER {many}`"
+                )
+            }
+            None => "it can have no more".into(),
+        };
+        let field = if both { "queues" } else { field };
+        let limit = format!("the interface has {has}; {more}");
+        return Err(unsupported(title, field, &asked.to_string(), limit));
+    }
+    Ok(())
+}
+
+/// Refuses an interface that has an XDP program already. What a killed process of this backend had attached is waited for.
+///
+/// # Errors
+/// [`Error::Backend`], which names it and what takes it away; the system's.
+pub(crate) fn check_free(title: &str, interface: u32) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let found = xdp_attached(interface);
+        match found.map_err(|error| explain(title, "asking for its XDP program", error))? {
+            None => return Ok(()),
+            Some(found) if may_be_left_over(&found) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Some(found) => return Err(foreign(title, &found)),
+        }
+    }
+}
+
+/// Whether it may be what a process of this backend had attached that was killed just now.
+fn may_be_left_over(found: &XdpAttached) -> bool {
+    let own = found.name.as_deref().is_none_or(|name| name == program::NAME);
+    own && matches!(found.by, By::Unknown | By::Link { holder: None, .. })
+}
+
+/// Another program has the place.
+fn foreign(title: &str, found: &XdpAttached) -> Error {
+    Error::Backend { device: title.into(), reason: in_the_way(found) }
+}
+
+fn in_the_way(found: &XdpAttached) -> String {
+    format!(
+        "an interface takes one XDP program, and another one is attached to it: {found}; it is left alone. {}",
+        found.remedy()
+    )
+}
+
+/// What the listing of devices says of an interface: words for its description, and obstacles.
+pub(crate) fn listed(info: &LinkInfo, held: bool) -> More {
+    let words = match xdp_features(info.index) {
+        Ok(Some(features)) if features.zero_copy => Some("native XDP with zero-copy"),
+        Ok(Some(features)) if features.native => Some("native XDP"),
+        Ok(Some(_)) => Some("generic XDP"),
+        _ => None,
+    };
+    let attached = match held {
+        // The port's own.
+        true => None,
+        false => xdp_attached(info.index).ok().flatten(),
+    };
+    More {
+        words: words.map(str::to_owned).into_iter().collect(),
+        obstacles: attached.as_ref().map(in_the_way).into_iter().collect(),
+    }
+}
+
+/// Bytes of pools that started ports of this process have registered.
+static REGISTERED: AtomicU64 = AtomicU64::new(0);
+
+/// One registration of a pool's memory, for as long as its port is started.
+#[derive(Debug)]
+pub(crate) struct Registration(u64);
+
+impl Registration {
+    /// Before the kernel is asked to take a pool's memory.
+    ///
+    /// The kernel charges all registrations of a user to the limit of locked memory, one for each started port, unless the
+    /// process has CAP_IPC_LOCK (`xdp_umem_account_pages`).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it cannot.
+    pub fn new(title: &str, pool: &Pool) -> Result<Registration> {
+        let bytes = pool.region().len() as u64;
+        let before = REGISTERED.fetch_add(bytes, Ordering::Relaxed);
+        let registration = Registration(bytes);
+        match limit() {
+            Some(limit) if before + bytes > limit => Err(over_limit(title, bytes, before)),
+            _ => Ok(registration),
+        }
+    }
+
+    /// Why the kernel did not take it.
+    pub fn refused(&self, title: &str, error: io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => {
+                let all = REGISTERED.load(Ordering::Relaxed);
+                over_limit(title, self.0, all.saturating_sub(self.0))
+            }
+            Some(libc::ENOMEM) => {
+                let reason =
+                    "the kernel has no memory to register the pool with; a smaller pool takes less";
+                Error::Backend { device: title.into(), reason: reason.into() }
+            }
+            _ => explain(title, "registering the pool's memory", error),
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        REGISTERED.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of memory that may be locked, if that is limited.
+fn limit() -> Option<u64> {
+    if Privilege::IpcLock.held() {
+        return None;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is where it is to be written.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+fn over_limit(title: &str, bytes: u64, before: u64) -> Error {
+    let kib = |bytes: u64| bytes.div_ceil(1024);
+    let limit = match limit() {
+        Some(limit) => format!("{} KiB", kib(limit)),
+        None => "less".into(),
+    };
+    let all = kib(before + bytes);
+    let limit = format!(
+        "a user may lock {limit} of memory (RLIMIT_MEMLOCK), each started port locks its whole pool, and {} KiB are locked by \
+         other ports of this process; `sudo prlimit --memlock={} --pid $$` in the shell that starts the program, or \
+         LimitMEMLOCK={all}K in its systemd unit, allows it, CAP_IPC_LOCK lifts the limit, and a smaller pool needs less",
+        kib(before),
+        all * 1024,
+    );
+    unsupported(title, "pool", &format!("{} KiB", kib(bytes)), limit)
+}
+
+fn unsupported(title: &str, field: &str, asked: &str, limit: String) -> Error {
+    Error::Unsupported { device: title.into(), field: field.into(), asked: asked.into(), limit }
 }
 
 #[cfg(test)]

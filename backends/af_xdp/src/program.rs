@@ -41,6 +41,9 @@ pub(crate) struct Place {
     pub tags: Option<(u32, Function)>,
 }
 
+/// The program's name, as `bpftool` shows it.
+pub(crate) const NAME: &str = "anyport";
+
 /// `struct xdp_md`.
 const DATA: i16 = 0;
 const DATA_END: i16 = 4;
@@ -74,7 +77,7 @@ impl Filter {
             self.assemble(sockets, place).ok_or(io::Error::from_raw_os_error(libc::E2BIG))?;
         let bound_to = place.tags.map(|(interface, _)| interface);
         let options = XdpOptions { segments: place.segments, bound_to };
-        Program::load_xdp("anyport", &code, options)
+        Program::load_xdp(NAME, &code, options)
     }
 
     fn assemble(&self, sockets: &Sockets, place: &Place) -> Option<Vec<u64>> {

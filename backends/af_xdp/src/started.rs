@@ -29,6 +29,7 @@ use anyport_netdev::{LinkWatch, Membership, open, packet_socket, vlans};
 use crate::device::{Device, Ways};
 use crate::keys::{Attach, Mode};
 use crate::port::{KERNEL_HEADROOM, LEAST_CHUNK, XdpPort};
+use crate::preflight::{self, Registration};
 use crate::program::Place;
 use crate::rx::XdpRx;
 use crate::socket::{Binding, Socket};
@@ -55,6 +56,8 @@ pub(crate) struct Started {
     /// Memberships live as long as it.
     pub members: OwnedFd,
     _pool: Pool,
+    /// For as long as the memory is registered.
+    registration: Registration,
 }
 
 impl XdpPort {
@@ -62,6 +65,8 @@ impl XdpPort {
     pub fn begin(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
         let pool = &setup.pools[0];
         self.check_pool(pool, setup)?;
+        preflight::check_free(&self.title, self.settings.interface().index())?;
+        let registration = Registration::new(&self.title, pool)?;
         let members = packet_socket::idle()
             .map_err(|error| self.explain("opening a packet socket", error))?;
         open::check_namespace(self.settings.interface(), &self.title, members.as_raw_fd())?;
@@ -84,6 +89,7 @@ impl XdpPort {
             attachment: None,
             members,
             _pool: pool.clone(),
+            registration,
         };
         let mut queues = DriverQueues { rx: Vec::new(), tx: Vec::new() };
         let mut result = Ok(());
@@ -117,7 +123,7 @@ impl XdpPort {
         if queue == 0 {
             socket
                 .register(pool.region(), chunk(pool))
-                .map_err(|error| self.not_registered(pool, error))?;
+                .map_err(|error| started.registration.refused(&self.title, error))?;
         }
         let fill = socket.fill_ring((rx_ring + SPARE).next_power_of_two()).map_err(failed)?;
         let completion = socket.completion_ring(tx_ring).map_err(failed)?;
@@ -214,8 +220,8 @@ impl XdpPort {
                     });
                 }
                 Some(libc::EOPNOTSUPP) if zero_copy == Some(true) => {
-                    let limit = "its driver has no zero-copy, or not as it is set up; mode=copy works everywhere";
-                    return Err(self.unsupported("mode", "zero_copy", limit));
+                    let driver = self.settings.interface().driver().unwrap_or_default();
+                    return Err(preflight::no_zero_copy(&self.title, &driver));
                 }
                 _ => return Err(self.explain(&format!("binding queue {queue}"), error)),
             }
@@ -252,8 +258,11 @@ impl XdpPort {
             refused = self.attach_as(started, XdpMode::Native)?;
         }
         if started.attachment.is_none() {
-            if self.keys.attach == Attach::Native {
-                return Err(self.no_native(refused));
+            if self.keys.attach == Attach::Native
+                && let Some(error) = &refused
+            {
+                let interface = self.settings.interface();
+                return Err(preflight::refused_native(&self.title, interface, error));
             }
             started.place.tags = None;
             self.tags.check(&self.title, self.settings.info(), false)?;
@@ -273,9 +282,9 @@ impl XdpPort {
         }
         let title = &self.title;
         if let Some(error) = refused {
+            let why = preflight::refusal(self.settings.interface(), &error);
             tracing::info!(
-                "{title}: its driver refuses the program ({error}), so it runs behind the driver, which is slower; attach=native \
-                 insists"
+                "{title}: {why}. So the program runs behind the driver, which is slower; attach=native insists"
             );
         }
         let mode = if started.ways.zero_copy { "zero-copy" } else { "copy" };
@@ -302,29 +311,10 @@ impl XdpPort {
         match error.raw_os_error() {
             Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::E2BIG) => Ok(Some(error)),
             Some(libc::EBUSY | libc::EEXIST) => {
-                let name = self.settings.interface().name().unwrap_or_default();
-                Err(Error::Backend {
-                    device: self.title.clone(),
-                    reason: format!(
-                        "another XDP program is attached to it (`ip link show {name}` has its number, `bpftool prog show id \
-                         NUMBER` its name); it is left alone, and this port needs its place"
-                    ),
-                })
+                Err(preflight::taken(&self.title, self.settings.interface(), error))
             }
             _ => Err(self.explain("attaching the program", error)),
         }
-    }
-
-    /// The error of attach=native where the driver refuses.
-    fn no_native(&self, why: Option<io::Error>) -> Error {
-        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
-        self.unsupported(
-            "attach",
-            "native",
-            format!(
-                "its driver refuses{why}: it has no XDP, or not at this MTU; attach=generic works everywhere"
-            ),
-        )
     }
 
     /// Takes away all that [`begin`](XdpPort::begin) has made, and gives the interface back to the host.
@@ -360,8 +350,9 @@ impl XdpPort {
     fn check_pool(&self, pool: &Pool, setup: &Setup<'_>) -> Result<()> {
         let size = chunk(pool);
         if size < LEAST_CHUNK {
-            let limit =
-                format!("the kernel takes frames of at least {LEAST_CHUNK} bytes from a pool");
+            let limit = format!(
+                "{LEAST_CHUNK}: the kernel takes no smaller frames of a pool; make it with frame_size {LEAST_CHUNK} or 4096"
+            );
             return Err(self.unsupported("frame_size", size.to_string(), limit));
         }
         let room = (size - KERNEL_HEADROOM) * usize::from(setup.max_segments);
@@ -375,20 +366,6 @@ impl XdpPort {
             return Err(self.unsupported("max_frame", setup.max_frame.to_string(), limit));
         }
         Ok(())
-    }
-
-    /// Why the kernel did not take the pool's memory.
-    fn not_registered(&self, pool: &Pool, error: io::Error) -> Error {
-        match error.raw_os_error() {
-            Some(libc::ENOBUFS | libc::ENOMEM) => {
-                let mib = pool.region().len() >> 20;
-                let asked = format!("{mib} MiB");
-                let limit = "the limit of locked memory is lower; `ulimit -l unlimited` (or `LimitMEMLOCK=infinity` in a \
-                             systemd unit, or CAP_IPC_LOCK) lifts it";
-                self.unsupported("pool", asked, limit)
-            }
-            _ => self.explain("registering the pool's memory", error),
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The interfaces of this machine, for a listing: what they are, and what stands in the way of opening them.
 
+use std::io;
+
 use anyport::driver::{DeviceInfo, DeviceLock};
 
 use crate::interface::Interface;
@@ -8,56 +10,102 @@ use crate::links::{LinkInfo, links};
 use crate::namespaces::Namespaces;
 use crate::open::{lock_key, not_ethernet};
 use crate::packet_socket;
-use crate::privilege::{Privilege, remedy};
+use crate::privilege::{Privilege, missing, remedy};
 use crate::settings::recover;
 use crate::takeover::Host;
 
+/// How a backend reaches interfaces, and what only it knows of them.
+pub struct Listing<'a> {
+    /// The backend's name.
+    pub backend: &'a str,
+    /// By which means, in a few words.
+    pub by: &'a str,
+    /// A port can share the interface with the host (contract R13).
+    pub shares: bool,
+    /// What a port needs.
+    pub needs: &'a [Privilege],
+    /// Whether this process has that.
+    pub permitted: fn() -> io::Result<()>,
+    /// What only the backend knows of an interface; `held` says that another port has it open.
+    pub more: fn(&LinkInfo, held: bool) -> More,
+}
+
+/// What is to be said of an interface besides.
+#[derive(Debug, Default)]
+pub struct More {
+    /// Words for its description.
+    pub words: Vec<String>,
+    /// What stands in the way.
+    pub obstacles: Vec<String>,
+}
+
 /// All interfaces of the calling thread's network namespace, as devices of a backend called `backend` that reaches them
-/// `by` some means.
+/// `by` packet sockets of some sort.
 ///
 /// Nobody who has one open is disturbed. What a killed process left changed is put back, or named (contract L8).
 pub fn devices(backend: &str, by: &str) -> Vec<DeviceInfo> {
-    Journal::default().forget_gone(&Namespaces::of_this_thread());
-    let Ok(all) = links() else { return Vec::new() };
-    // What is put back changes what there is to say.
-    let put_back = |info: &LinkInfo| {
-        let interface = Interface::open(&info.name).ok()?;
-        not_ethernet(info)
-            .is_none()
-            .then(|| recover(&interface, &format!("{backend}:{}", info.name)))?
-    };
-    let left: Vec<_> = all.iter().map(|info| (info.index, put_back(info))).collect();
-    let Ok(all) = links() else { return Vec::new() };
-    let host = Host::look().unwrap_or_default();
-    let privilege = packet_socket::may_open()
-        .err()
-        .map(|_| format!("no privilege: it needs {}; {}", Privilege::NetRaw.name(), remedy()));
-    all.iter()
-        .map(|info| {
-            let spec = format!("{backend}:{}", info.name);
-            let interface = Interface::open(&info.name).ok();
-            let mut obstacles = Vec::new();
-            if let Some(reason) = not_ethernet(info) {
-                obstacles.push(reason);
-            } else {
-                obstacles.extend(interface.as_ref().and_then(|interface| holder(interface, &spec)));
-                obstacles.extend(privilege.clone());
-                if let Ok(Some(carries)) = host.carries(&all, info.index) {
-                    obstacles.push(format!(
-                        "it carries {carries}: open it with takeover=true, or with shared=true"
-                    ));
-                }
-                if !info.up {
-                    obstacles.push(format!("it is down: `ip link set {} up`", info.name));
-                }
-                let left = left.iter().find(|(index, _)| *index == info.index);
-                obstacles.extend(left.and_then(|(_, left)| left.clone()));
+    let needs = &[Privilege::NetRaw];
+    let more = |_: &LinkInfo, _| More::default();
+    Listing { backend, by, shares: true, needs, permitted: packet_socket::may_open, more }.devices()
+}
+
+impl Listing<'_> {
+    /// As [`devices`].
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let backend = self.backend;
+        Journal::default().forget_gone(&Namespaces::of_this_thread());
+        let Ok(all) = links() else { return Vec::new() };
+        // What is put back changes what there is to say.
+        let put_back = |info: &LinkInfo| {
+            let interface = Interface::open(&info.name).ok()?;
+            not_ethernet(info)
+                .is_none()
+                .then(|| recover(&interface, &format!("{backend}:{}", info.name)))?
+        };
+        let left: Vec<_> = all.iter().map(|info| (info.index, put_back(info))).collect();
+        let Ok(all) = links() else { return Vec::new() };
+        let host = Host::look().unwrap_or_default();
+        let privilege = (self.permitted)().err().map(|error| match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                format!("no privilege: it needs {}; {}", missing(self.needs), remedy())
             }
-            let description = describe(info, interface.as_ref(), by);
-            let obstacle = (!obstacles.is_empty()).then(|| obstacles.join("; "));
-            DeviceInfo::new(spec, description).with_obstacle(obstacle)
-        })
-        .collect()
+            _ => error.to_string(),
+        });
+        all.iter()
+            .map(|info| {
+                let spec = format!("{backend}:{}", info.name);
+                let interface = Interface::open(&info.name).ok();
+                let (mut words, mut obstacles) = (Vec::new(), Vec::new());
+                if let Some(reason) = not_ethernet(info) {
+                    obstacles.push(reason);
+                } else {
+                    let holder = interface.as_ref().and_then(|interface| holder(interface, &spec));
+                    let held = holder.is_some();
+                    obstacles.extend(holder);
+                    obstacles.extend(privilege.clone());
+                    if let Ok(Some(carries)) = host.carries(&all, info.index) {
+                        let or = if self.shares { ", or with shared=true" } else { "" };
+                        obstacles
+                            .push(format!("it carries {carries}: open it with takeover=true{or}"));
+                    }
+                    if !info.up {
+                        obstacles.push(format!("it is down: `ip link set {} up`", info.name));
+                    }
+                    let left = left.iter().find(|(index, _)| *index == info.index);
+                    obstacles.extend(left.and_then(|(_, left)| left.clone()));
+                    let more = (self.more)(info, held);
+                    words = more.words;
+                    obstacles.extend(more.obstacles);
+                }
+                let mut description = describe(info, interface.as_ref(), self.by);
+                for word in words {
+                    description.push_str(&format!(", {word}"));
+                }
+                let obstacle = (!obstacles.is_empty()).then(|| obstacles.join("; "));
+                DeviceInfo::new(spec, description).with_obstacle(obstacle)
+            })
+            .collect()
+    }
 }
 
 /// Who has it open.

@@ -40,6 +40,37 @@ pub struct Feature {
     pub changeable: bool,
 }
 
+/// Channels: an interrupt with its queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Channels {
+    /// With a receive queue alone.
+    pub rx: u32,
+    /// With a transmit queue alone.
+    pub tx: u32,
+    /// With one of each.
+    pub combined: u32,
+    /// The most of the first kind.
+    pub max_rx: u32,
+    /// The most of the second kind.
+    pub max_tx: u32,
+    /// The most of the third kind.
+    pub max_combined: u32,
+}
+
+impl Channels {
+    /// The command that gives the interface called `name` so many queues each way, if it can have them.
+    pub fn command(&self, name: &str, queues: u32) -> Option<String> {
+        if self.max_combined >= queues {
+            Some(format!("ethtool -L {name} combined {queues}"))
+        } else if self.max_rx >= queues && self.max_tx >= queues {
+            Some(format!("ethtool -L {name} rx {queues} tx {queues}"))
+        } else {
+            None
+        }
+    }
+}
+
 #[repr(C)]
 struct DriverInfo {
     command: u32,
@@ -135,14 +166,23 @@ impl Interface {
     /// # Errors
     /// `ENODEV` if the interface is gone; the system's.
     pub fn queues(&self) -> io::Result<(u32, u32)> {
+        let Some(now) = self.channels()? else { return Ok((1, 1)) };
+        Ok(((now.rx + now.combined).max(1), (now.tx + now.combined).max(1)))
+    }
+
+    /// The channels that there are, and the most that there can be; `None` for a device that has no setting for it.
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
+    pub fn channels(&self) -> io::Result<Option<Channels>> {
         // The most receive, transmit, other and combined channels, then how many of each there are.
-        let mut channels = [GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
-        match self.ethtool(&mut channels) {
+        let mut answer = [GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
+        match self.ethtool(&mut answer) {
             Ok(_) => {
-                let [_, _, _, _, _, rx, tx, _, both] = channels;
-                Ok(((rx + both).max(1), (tx + both).max(1)))
+                let [_, max_rx, max_tx, _, max_combined, rx, tx, _, combined] = answer;
+                Ok(Some(Channels { rx, tx, combined, max_rx, max_tx, max_combined }))
             }
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok((1, 1)),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -10,6 +10,8 @@ pub enum Privilege {
     NetAdmin = 12,
     /// Packet sockets.
     NetRaw = 13,
+    /// Locking memory beyond the limit.
+    IpcLock = 14,
     /// Loading programs into the kernel (Linux 5.8).
     Bpf = 39,
 }
@@ -20,6 +22,7 @@ impl Privilege {
         match self {
             Privilege::NetAdmin => "CAP_NET_ADMIN",
             Privilege::NetRaw => "CAP_NET_RAW",
+            Privilege::IpcLock => "CAP_IPC_LOCK",
             Privilege::Bpf => "CAP_BPF",
         }
     }
@@ -46,20 +49,22 @@ impl Privilege {
 /// The error of a process that was refused: it names those of the capabilities that are missing (all, if none is: a user
 /// namespace, or a security module), and the command that grants them.
 pub fn denied(device: &str, doing: &str, needed: &[Privilege]) -> Error {
-    let mut missing: Vec<&str> = needed
-        .iter()
-        .filter(|privilege| !privilege.held())
-        .map(|privilege| privilege.name())
-        .collect();
-    if missing.is_empty() {
-        missing = needed.iter().map(|privilege| privilege.name()).collect();
-    }
     Error::Permission {
         device: device.into(),
         doing: doing.into(),
-        needs: missing.join(" and "),
+        needs: missing(needed),
         remedy: remedy(),
     }
+}
+
+/// Those of the capabilities that are missing, in words; all, if none is.
+pub(crate) fn missing(needed: &[Privilege]) -> String {
+    let missing = needed.iter().filter(|privilege| !privilege.held());
+    let mut missing: Vec<&str> = missing.map(|privilege| privilege.name()).collect();
+    if missing.is_empty() {
+        missing = needed.iter().map(|privilege| privilege.name()).collect();
+    }
+    missing.join(" and ")
 }
 
 /// How to get every privilege that a port on an interface may need.
