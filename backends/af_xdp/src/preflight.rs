@@ -293,19 +293,31 @@ impl Registration {
         }
     }
 
-    /// Why the kernel did not take it.
-    pub fn refused(&self, title: &str, error: io::Error) -> Error {
-        match error.raw_os_error() {
-            Some(libc::ENOBUFS) => {
-                let all = REGISTERED.load(Ordering::Relaxed);
-                over_limit(title, self.0, all.saturating_sub(self.0))
+    /// Makes the pool's memory the socket's.
+    ///
+    /// What was registered before is charged until a moment after its socket was closed, so within the limit it is tried again
+    /// for a while.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if other processes of the user leave too little; the system's.
+    pub fn register(&self, title: &str, socket: &Socket, pool: &Pool, chunk: usize) -> Result<()> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let Err(error) = socket.register(pool.region(), chunk) else { return Ok(()) };
+            match error.raw_os_error() {
+                Some(libc::ENOBUFS) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Some(libc::ENOBUFS) => {
+                    let all = REGISTERED.load(Ordering::Relaxed);
+                    return Err(over_limit(title, self.0, all.saturating_sub(self.0)));
+                }
+                Some(libc::ENOMEM) => {
+                    let reason = "the kernel has no memory to register the pool with; a smaller pool takes less";
+                    return Err(Error::Backend { device: title.into(), reason: reason.into() });
+                }
+                _ => return Err(explain(title, "registering the pool's memory", error)),
             }
-            Some(libc::ENOMEM) => {
-                let reason =
-                    "the kernel has no memory to register the pool with; a smaller pool takes less";
-                Error::Backend { device: title.into(), reason: reason.into() }
-            }
-            _ => explain(title, "registering the pool's memory", error),
         }
     }
 }

@@ -121,9 +121,7 @@ impl XdpPort {
         let failed = |error| self.explain("making the rings", error);
         let socket = Arc::new(Socket::new().map_err(failed)?);
         if queue == 0 {
-            socket
-                .register(pool.region(), chunk(pool))
-                .map_err(|error| started.registration.refused(&self.title, error))?;
+            started.registration.register(&self.title, &socket, pool, chunk(pool))?;
         }
         let fill = socket.fill_ring((rx_ring + SPARE).next_power_of_two()).map_err(failed)?;
         let completion = socket.completion_ring(tx_ring).map_err(failed)?;

@@ -16,6 +16,7 @@ use std::process::{Command, Output};
 
 use crate::bpf::{Kind, Program};
 use crate::netlink::{Netlink, attribute};
+use crate::privilege::Privilege;
 
 /// Whether a test that needs privileges has them; `what` it needs is said if not.
 ///
@@ -77,6 +78,23 @@ pub fn may_load_programs() -> bool {
 pub fn may_keep_a_journal() -> bool {
     let written = crate::journal::Journal::default().is_writable();
     privileged(written, "/run/anyport, or XDG_RUNTIME_DIR set to a directory of its own")
+}
+
+/// Takes all capabilities from the calling thread, but for those that are named.
+///
+/// # Panics
+/// If the kernel refuses.
+pub fn keep_only(kept: &[Privilege]) {
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let mut data = [[0u32; 3]; 2];
+    for privilege in kept {
+        let bit = *privilege as usize;
+        data[bit / 32][0] |= 1 << (bit % 32);
+        data[bit / 32][1] |= 1 << (bit % 32);
+    }
+    // SAFETY: both are as version 3 of the call demands; it changes this thread alone.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    assert_eq!(result, 0, "giving up capabilities");
 }
 
 /// Attaches an XDP program the old way, by netlink, with `XDP_FLAGS_*`.
