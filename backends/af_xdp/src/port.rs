@@ -80,7 +80,6 @@ impl XdpPort {
             takeover::check(&interface, &title, config.takeover, false)?;
         }
         let settings = Settings::open(interface, &title)?;
-        open::check_ethernet(&title, settings.info())?;
         let asking = |error| explain(&title, "asking for driver and queues", error);
         let driver = settings.interface().driver().map_err(asking)?;
         let queues = settings.interface().queues().map_err(asking)?;

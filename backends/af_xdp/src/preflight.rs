@@ -341,17 +341,19 @@ fn limit() -> Option<u64> {
 
 fn over_limit(title: &str, bytes: u64, before: u64) -> Error {
     let kib = |bytes: u64| bytes.div_ceil(1024);
-    let limit = match limit() {
-        Some(limit) => format!("{} KiB", kib(limit)),
-        None => "less".into(),
+    let limit = limit().unwrap_or_default();
+    let (least, others) = match before + bytes > limit {
+        true => (before + bytes, format!("and {} KiB are locked", kib(before))),
+        // What others have locked is not to be known.
+        false => (limit + bytes, "and the rest is locked by the user's other processes, or".into()),
     };
-    let all = kib(before + bytes);
     let limit = format!(
-        "a user may lock {limit} of memory (RLIMIT_MEMLOCK), each started port locks its whole pool, and {} KiB are locked by \
-         other ports of this process; `sudo prlimit --memlock={} --pid $$` in the shell that starts the program, or \
-         LimitMEMLOCK={all}K in its systemd unit, allows it, CAP_IPC_LOCK lifts the limit, and a smaller pool needs less",
-        kib(before),
-        all * 1024,
+        "a user may lock {} KiB of memory (RLIMIT_MEMLOCK), each started port locks its whole pool, {others} by other ports of \
+         this process; `sudo prlimit --memlock={} --pid $$` in the shell that starts the program, or LimitMEMLOCK={}K in its \
+         systemd unit, allows it, CAP_IPC_LOCK lifts the limit, and a smaller pool needs less",
+        kib(limit),
+        kib(least) * 1024,
+        kib(least),
     );
     unsupported(title, "pool", &format!("{} KiB", kib(bytes)), limit)
 }

@@ -278,8 +278,6 @@ fn wrong_words_are_refused_before_anything_is_opened() {
                 assert!(error.to_string().contains(word), "{word}: {error}");
             }
         }
-        let error = refused("af_xdp:a0,shared=true");
-        unsupported(&error, ["shared", "true"], &["`pcap:` can be shared"]);
     });
 }
 
