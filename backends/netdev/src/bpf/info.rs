@@ -2,6 +2,7 @@
 //!
 //! Asking by number needs CAP_SYS_ADMIN, CAP_BPF is not enough: who may not ask learns nothing here, and has to say less.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::call;
@@ -39,7 +40,7 @@ struct LinkInfo {
 /// The name of a loaded program, if this thread may ask; it may be empty.
 pub(crate) fn program_name(id: u32) -> Option<String> {
     let program = by_id(PROGRAM_BY_ID, id)?;
-    let info: ProgramInfo = info(&program)?;
+    let info: ProgramInfo = info(&program).ok()?;
     let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
     Some(String::from_utf8_lossy(&info.name[..end]).into_owned())
 }
@@ -59,8 +60,8 @@ pub(crate) fn xdp_link(program: u32, interface: u32) -> Option<Option<u32>> {
         }
         // It may have gone since.
         let Some(link) = by_id(LINK_BY_ID, last) else { continue };
-        let found: Option<LinkInfo> = info(&link);
-        if found.is_some_and(|found| {
+        let found: io::Result<LinkInfo> = info(&link);
+        if found.is_ok_and(|found| {
             found.kind == XDP && found.program == program && found.interface == interface
         }) {
             return Some(Some(last));
@@ -74,7 +75,8 @@ fn by_id(command: libc::c_long, id: u32) -> Option<OwnedFd> {
     owned(call(command, &mut [id, 0, 0]).ok()?).ok()
 }
 
-fn info<T: Default>(of: &OwnedFd) -> Option<T> {
+/// The start of what the kernel tells of an object.
+pub(super) fn info<T: Default>(of: &OwnedFd) -> io::Result<T> {
     #[repr(C)]
     struct Get {
         fd: u32,
@@ -85,6 +87,6 @@ fn info<T: Default>(of: &OwnedFd) -> Option<T> {
     let length = size_of::<T>() as u32;
     let mut get =
         Get { fd: of.as_raw_fd() as u32, length, info: std::ptr::from_mut(&mut info) as u64 };
-    call(INFO_BY_FD, &mut get).ok()?;
-    Some(info)
+    call(INFO_BY_FD, &mut get)?;
+    Ok(info)
 }

@@ -1,11 +1,12 @@
 //! Programs in the kernel: assembled here, loaded and attached by `bpf(2)`.
 //!
-//! Everything is held by descriptors, nothing is pinned: a program and its attachment go with the process, also after
-//! `kill -9` (contract L8).
+//! Everything is held by descriptors: a program and its attachment go with the process, also after `kill -9` (contract L8). Only
+//! what is made for other processes can be pinned (`share`).
 
 pub mod asm;
 pub mod btf;
 pub(crate) mod info;
+mod share;
 mod xdp;
 
 use std::io;

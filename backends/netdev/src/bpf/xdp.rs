@@ -17,17 +17,20 @@ pub enum XdpMode {
 
 /// A map from receive queue to AF_XDP socket (`BPF_MAP_TYPE_XSKMAP`).
 #[derive(Debug)]
-pub struct Sockets(OwnedFd);
+pub struct Sockets(pub(super) OwnedFd);
 
 #[repr(C)]
 #[derive(Default)]
-struct Entry {
-    map: u32,
-    pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+pub(super) struct Entry {
+    pub map: u32,
+    pub pad: u32,
+    pub key: u64,
+    pub value: u64,
+    pub flags: u64,
 }
+
+/// `BPF_MAP_TYPE_XSKMAP`.
+pub(super) const XSKMAP: u32 = 17;
 
 impl Sockets {
     /// A map for `queues` queues, with no socket in it.
@@ -35,7 +38,6 @@ impl Sockets {
     /// # Errors
     /// `EPERM` without CAP_BPF (and, before Linux 5.11, over the limit of locked memory).
     pub fn new(queues: u32) -> io::Result<Sockets> {
-        const XSKMAP: u32 = 17;
         #[repr(C)]
         #[derive(Default)]
         struct Create {
@@ -62,7 +64,7 @@ impl Sockets {
     /// Frames of that queue go to that socket from now on. The map keeps no socket open.
     ///
     /// # Errors
-    /// `EINVAL` if the socket is not bound; `E2BIG` if there is no such queue.
+    /// `EOPNOTSUPP` if it is no AF_XDP socket (before Linux 5.10 also if it has no rings yet); `E2BIG` if there is no such queue.
     pub fn set(&self, queue: u32, socket: RawFd) -> io::Result<()> {
         let socket = socket as u32;
         let mut entry = Entry {
