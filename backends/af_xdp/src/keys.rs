@@ -1,7 +1,11 @@
 //! The backend's own keys.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::handed::Descriptors;
 
 /// Who moves a frame between the device and the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -30,7 +34,7 @@ pub(crate) enum Attach {
 }
 
 /// Keys of `af_xdp:` specs.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Keys {
     /// Who moves frames: `auto`, `zero_copy`, `copy`.
@@ -43,6 +47,13 @@ pub(crate) struct Keys {
     pub busy_poll_budget: u16,
     /// Every sender's kernel leaves VLAN tags in the frames: for interfaces where that cannot be found out.
     pub tags_in_frames: bool,
+    /// A map of AF_XDP sockets that somebody's program hands frames to: its path in a BPF file system, or the number of an open
+    /// descriptor.
+    #[serde(deserialize_with = "anyport::config::path")]
+    pub map: Option<PathBuf>,
+    /// The numbers of open descriptors of AF_XDP sockets, one per queue, that are to be used: `5+6`.
+    #[schemars(with = "Option<String>")]
+    pub sockets: Option<Descriptors>,
 }
 
 impl Default for Keys {
@@ -53,6 +64,8 @@ impl Default for Keys {
             busy_poll: 0,
             busy_poll_budget: 64,
             tags_in_frames: false,
+            map: None,
+            sockets: None,
         }
     }
 }

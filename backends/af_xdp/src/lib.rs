@@ -3,6 +3,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | `backend`, `keys` | from a spec to a port |
+//! | `handed` | what another process has made for this one |
+//! | [`handover`] | for the process that makes it |
 //! | `preflight` | what can be known before a port starts |
 //! | `port` | opening, settings, counters |
 //! | `started` | starting and stopping |
@@ -15,6 +17,8 @@
 
 mod backend;
 mod device;
+mod handed;
+pub mod handover;
 mod keys;
 mod port;
 mod preflight;

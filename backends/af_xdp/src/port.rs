@@ -13,12 +13,13 @@ use anyport::driver::{DriverQueues, OpenRequest, PortDriver, Setup};
 use anyport::{Capability, Error, Link, MacAddr, PortCounters, Result};
 use anyport_netdev::bpf::btf::Function;
 use anyport_netdev::error::explain;
-use anyport_netdev::privilege::denied;
+use anyport_netdev::privilege::{Privilege, denied};
 use anyport_netdev::{
     Membership, Settings, ToKernel, links, open, packet_socket, segments, takeover,
 };
 
 use crate::device::Counts;
+use crate::handed::Handed;
 use crate::keys::{Attach, Keys};
 use crate::preflight::{self, PRIVILEGES};
 use crate::program::Filter;
@@ -43,6 +44,8 @@ pub(crate) struct XdpPort {
     pub tags: Tags,
     /// How a program in the driver asks for a tag beside a frame, where it has to.
     pub ask_for_tags: Option<Function>,
+    /// What another process has made for this port.
+    pub handed: Option<Handed>,
     software_link: bool,
     /// Receive and transmit queues that the device has.
     pub queues: (u32, u32),
@@ -69,24 +72,37 @@ impl XdpPort {
         let asking = |error| explain(&title, "reading the interface", error);
         let info = links::link(interface.index()).map_err(asking)?;
         open::check_ethernet(&title, &info)?;
-        preflight::check_permitted(&title)?;
-        let segments = preflight::kernel_has_segments();
-        let segments =
-            segments.map_err(|error| explain(&title, "opening an AF_XDP socket", error))?;
+        let is_handed = keys.map.is_some() || keys.sockets.is_some();
+        if !is_handed {
+            preflight::check_permitted(&title)?;
+            preflight::check_free(&title, interface.index())?;
+        }
         preflight::check_driver(&title, &interface, &keys)?;
         preflight::check_queues(&title, &interface, &info, config)?;
-        preflight::check_free(&title, interface.index())?;
         if !config.shared {
             takeover::check(&interface, &title, config.takeover, false)?;
         }
         let settings = Settings::open(interface, &title)?;
         let asking = |error| explain(&title, "asking for driver and queues", error);
         let driver = settings.interface().driver().map_err(asking)?;
-        let queues = settings.interface().queues().map_err(asking)?;
+        let mut queues = settings.interface().queues().map_err(asking)?;
         let tags = Tags::of(settings.info(), keys.tags_in_frames);
         let ask_for_tags = tags.function();
-        let asked = keys.attach != Attach::Generic && ask_for_tags.is_some();
-        tags.check(&title, settings.info(), asked)?;
+        if !is_handed {
+            let asked = keys.attach != Attach::Generic && ask_for_tags.is_some();
+            tags.check(&title, settings.info(), asked)?;
+        }
+        // The last thing that can fail: what was handed over is this port's from here on.
+        let handed = Handed::take(&title, &keys, config, settings.interface())?;
+        let segments = match &handed {
+            Some(handed) => {
+                queues = (queues.0.min(handed.queues), queues.1.min(handed.queues));
+                Ok(handed.segments)
+            }
+            None => preflight::kernel_has_segments(),
+        };
+        let segments =
+            segments.map_err(|error| explain(&title, "opening an AF_XDP socket", error))?;
         let filter = Filter { mac: settings.mac(), promiscuous: false, to_kernel };
         Ok(Box::new(XdpPort {
             software_link: settings.info().is_software(&driver),
@@ -96,6 +112,7 @@ impl XdpPort {
             settings,
             tags,
             ask_for_tags,
+            handed,
             queues,
             segments,
             filter,
@@ -104,6 +121,13 @@ impl XdpPort {
             invalid: 0,
             started: None,
         }))
+    }
+
+    /// Whether the program sees whatever is on the wire: the ends of a pair do not sort by address, and elsewhere somebody may
+    /// have switched that on.
+    fn gets_all(&self) -> bool {
+        let info = self.settings.info();
+        info.promiscuous || matches!(info.kind.as_deref(), Some("veth" | "tun"))
     }
 
     /// What a system error means.
@@ -128,7 +152,9 @@ impl XdpPort {
         }
     }
 
-    pub fn members(&self, fd: &OwnedFd, kind: Membership, join: bool) -> Result<()> {
+    /// Joins or leaves, where there is a socket for that.
+    pub fn members(&self, fd: &Option<OwnedFd>, kind: Membership, join: bool) -> Result<()> {
+        let Some(fd) = fd else { return Ok(()) };
         packet_socket::membership(fd.as_raw_fd(), self.settings.interface().index(), kind, join)
             .map_err(|error| self.explain("switching what the interface receives", error))
     }
@@ -137,8 +163,9 @@ impl XdpPort {
     fn change_filter(&mut self, change: impl FnOnce(&mut Filter)) -> Result<()> {
         let mut filter = self.filter.clone();
         change(&mut filter);
-        if let Some(Started { attachment: Some(attachment), members, map, place, .. }) =
-            &self.started
+        if let Some(Started {
+            attachment: Some(attachment), members, map: Some(map), place, ..
+        }) = &self.started
         {
             let switch = filter.promiscuous != self.filter.promiscuous;
             // More is received before more passes, less after less does.
@@ -192,11 +219,12 @@ impl PortDriver for XdpPort {
         capability.exclusive = true;
         // A frame goes to a socket or on to the stack.
         capability.shared = false;
-        capability.promiscuous = true;
-        capability.filters = true;
+        // Somebody else's program lets through what it will, and what comes to it is not for this port to change.
+        capability.filters = self.handed.is_none();
+        capability.promiscuous = self.handed.is_none() || self.gets_all();
         capability.software_link = self.software_link;
-        capability.set_mac = true;
-        capability.set_max_frame = true;
+        capability.set_mac = self.handed.is_none() || Privilege::NetAdmin.held();
+        capability.set_max_frame = capability.set_mac;
         capability.link_state = true;
         capability.link_loss = LinkLoss::Dropped;
         capability.can_vanish = true;

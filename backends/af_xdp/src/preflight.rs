@@ -76,7 +76,7 @@ pub(crate) fn kernel_has_segments() -> io::Result<bool> {
 }
 
 /// Whether `bind` knows a flag; the socket stays as it was.
-fn knows_flag(socket: &Socket, flag: u16) -> io::Result<bool> {
+pub(crate) fn knows_flag(socket: &impl AsRawFd, flag: u16) -> io::Result<bool> {
     let address = libc::sockaddr_xdp {
         sxdp_family: libc::AF_XDP as u16,
         sxdp_flags: flag,
@@ -231,10 +231,14 @@ pub(crate) fn check_free(title: &str, interface: u32) -> Result<()> {
     }
 }
 
-/// Whether it may be what a process of this backend had attached that was killed just now.
+/// Whether it may be what a process of this backend had attached that was killed just now. Its link may be gone already, which
+/// looks like a program that was attached by netlink; this backend's never are.
 fn may_be_left_over(found: &XdpAttached) -> bool {
-    let own = found.name.as_deref().is_none_or(|name| name == program::NAME);
-    own && matches!(found.by, By::Unknown | By::Link { holder: None, .. })
+    match (found.name.as_deref(), &found.by) {
+        (_, By::Link { holder: Some(_), .. }) => false,
+        (Some(name), _) => name == program::NAME,
+        (None, by) => *by != By::Netlink,
+    }
 }
 
 /// Another program has the place.
@@ -358,7 +362,7 @@ fn over_limit(title: &str, bytes: u64, before: u64) -> Error {
     unsupported(title, "pool", &format!("{} KiB", kib(bytes)), limit)
 }
 
-fn unsupported(title: &str, field: &str, asked: &str, limit: String) -> Error {
+pub(crate) fn unsupported(title: &str, field: &str, asked: &str, limit: String) -> Error {
     Error::Unsupported { device: title.into(), field: field.into(), asked: asked.into(), limit }
 }
 

@@ -234,12 +234,28 @@ impl Socket {
         }
     }
 
-    /// Bytes of frames on their way that the kernel holds in copy mode: enough for a full ring.
-    ///
-    /// # Errors
-    /// `EPERM` without CAP_NET_ADMIN.
-    pub fn set_send_buffer(&self, bytes: libc::c_int) -> io::Result<()> {
-        set_option(self.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes)
+    /// Bytes of frames on their way that the kernel holds in copy mode: enough for a full ring, or without CAP_NET_ADMIN what
+    /// `net.core.wmem_max` allows, unless that is less than it is already.
+    pub fn set_send_buffer(&self, bytes: libc::c_int) {
+        let set = |option, bytes: libc::c_int| {
+            set_option(self.as_raw_fd(), libc::SOL_SOCKET, option, &bytes)
+        };
+        if set(libc::SO_SNDBUFFORCE, bytes).is_ok() {
+            return;
+        }
+        let now = || {
+            let mut now: libc::c_int = 0;
+            let _ = get_option(self.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, &mut now);
+            now
+        };
+        // The kernel doubles what it is told.
+        if now() / 2 < bytes {
+            let before = now();
+            let _ = set(libc::SO_SNDBUF, bytes);
+            if now() < before {
+                let _ = set(libc::SO_SNDBUF, before / 2);
+            }
+        }
     }
 
     /// Has the driver's work done within this process's system calls (Linux 5.11): up to `budget` frames each time; the driver
@@ -304,6 +320,19 @@ impl Socket {
 
     fn set<T>(&self, option: libc::c_int, value: &T) -> io::Result<()> {
         set_option(self.as_raw_fd(), libc::SOL_XDP, option, value)
+    }
+}
+
+/// One that somebody else has made.
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Socket {
+        Socket(fd)
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> OwnedFd {
+        socket.0
     }
 }
 

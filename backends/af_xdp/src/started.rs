@@ -24,9 +24,11 @@ use anyport::driver::{DriverQueues, RxDriver, Setup, TxDriver};
 use anyport::{Error, Pool, Result};
 use anyport_netdev::bpf::{Link as Attachment, Sockets, XdpMode};
 use anyport_netdev::segments::{MERGING, MERGING_HARDWARE};
+use anyport_netdev::xdp_attached::xdp_attached;
 use anyport_netdev::{LinkWatch, Membership, open, packet_socket, vlans};
 
 use crate::device::{Device, Ways};
+use crate::handed::{Closed, Handed, Witness};
 use crate::keys::{Attach, Mode};
 use crate::port::{KERNEL_HEADROOM, LEAST_CHUNK, XdpPort};
 use crate::preflight::{self, Registration};
@@ -47,14 +49,15 @@ pub(crate) struct Started {
     /// By queue; the first has the memory.
     pub sockets: Vec<Arc<Socket>>,
     pub ways: Ways,
-    pub map: Sockets,
+    /// None where somebody else's program hands frames over.
+    pub map: Option<Sockets>,
     /// What the attached program was made for.
     pub place: Place,
     /// Frames may lie in several descriptors.
     segments: bool,
     pub attachment: Option<Attachment>,
-    /// Memberships live as long as it.
-    pub members: OwnedFd,
+    /// Memberships live as long as it. None for a port on what was handed over, if this process may not have any.
+    pub members: Option<OwnedFd>,
     _pool: Pool,
     /// For as long as the memory is registered.
     registration: Registration,
@@ -65,11 +68,17 @@ impl XdpPort {
     pub fn begin(&mut self, setup: &Setup<'_>) -> Result<DriverQueues> {
         let pool = &setup.pools[0];
         self.check_pool(pool, setup)?;
-        preflight::check_free(&self.title, self.settings.interface().index())?;
+        if self.handed.is_none() {
+            preflight::check_free(&self.title, self.settings.interface().index())?;
+        }
         let registration = Registration::new(&self.title, pool)?;
-        let members = packet_socket::idle()
-            .map_err(|error| self.explain("opening a packet socket", error))?;
-        open::check_namespace(self.settings.interface(), &self.title, members.as_raw_fd())?;
+        let members = match packet_socket::idle() {
+            Ok(members) => Some(members),
+            Err(_) if self.handed.is_some() => None,
+            Err(error) => return Err(self.explain("opening a packet socket", error)),
+        };
+        let watch = LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
+        open::check_namespace(self.settings.interface(), &self.title, watch.as_raw_fd())?;
         let interface = self.settings.interface().try_clone();
         let interface = interface.map_err(|error| self.explain("opening the interface", error))?;
         let device = Arc::new(Device::new(&self.title, interface, self.settings.info().prompt));
@@ -77,8 +86,15 @@ impl XdpPort {
         while self.counts.len() < count {
             self.counts.push(Arc::default());
         }
-        let map = Sockets::new(self.queues.0.max(count as u32));
-        let map = map.map_err(|error| self.explain("making the map of sockets", error))?;
+        let (map, mut given) = match &mut self.handed {
+            None => {
+                let map = Sockets::new(self.queues.0.max(count as u32));
+                let map = map.map_err(|error| self.explain("making the map of sockets", error))?;
+                (Some(map), Vec::new())
+            }
+            Some(handed) => (None, handed.sockets()?),
+        };
+        given.reverse();
         let mut started = Started {
             device,
             sockets: Vec::new(),
@@ -94,7 +110,7 @@ impl XdpPort {
         let mut queues = DriverQueues { rx: Vec::new(), tx: Vec::new() };
         let mut result = Ok(());
         for queue in 0..count {
-            result = self.add_queue(setup, queue, &mut started, &mut queues);
+            result = self.add_queue(setup, queue, given.pop(), &mut started, &mut queues);
             if result.is_err() {
                 break;
             }
@@ -106,11 +122,12 @@ impl XdpPort {
         Ok(queues)
     }
 
-    /// Makes a queue's socket and its drivers, and takes the device's queue up.
+    /// Makes a queue's socket, unless one was given, and its drivers, and takes the device's queue up.
     fn add_queue(
         &self,
         setup: &Setup<'_>,
         queue: usize,
+        given: Option<Socket>,
         started: &mut Started,
         queues: &mut DriverQueues,
     ) -> Result<()> {
@@ -119,7 +136,8 @@ impl XdpPort {
         let (rx_ring, tx_ring) =
             (setup.rx_ring.next_power_of_two(), setup.tx_ring.next_power_of_two());
         let failed = |error| self.explain("making the rings", error);
-        let socket = Arc::new(Socket::new().map_err(failed)?);
+        let may_have_frames = given.is_some();
+        let socket = Arc::new(given.map_or_else(Socket::new, Ok).map_err(failed)?);
         if queue == 0 {
             started.registration.register(&self.title, &socket, pool, chunk(pool))?;
         }
@@ -127,7 +145,13 @@ impl XdpPort {
         let completion = socket.completion_ring(tx_ring).map_err(failed)?;
         let rx_rings = match queue < rx_count {
             true => Some((socket.receive_ring(rx_ring).map_err(failed)?, fill)),
-            false => None,
+            false => {
+                if may_have_frames {
+                    // It may be in a map: what comes is dropped, for it has nowhere to go.
+                    socket.receive_ring(1).map_err(failed)?;
+                }
+                None
+            }
         };
         let tx_rings = match queue < tx_count {
             true => Some((socket.transmit_ring(tx_ring).map_err(failed)?, completion)),
@@ -163,7 +187,7 @@ impl XdpPort {
         if let Some(rings) = tx_rings {
             // Copies that are on their way are charged to the socket.
             let bytes = (tx_ring as usize * 2 * (setup.max_frame + 512)).min(1 << 28);
-            let _ = socket.set_send_buffer(bytes as libc::c_int);
+            socket.set_send_buffer(bytes as libc::c_int);
             let budget = socket.raise_tx_budget(tx_ring) as usize;
             let chunk = chunk(pool);
             let whole = chunk == pool.frame_size();
@@ -175,10 +199,13 @@ impl XdpPort {
             queues.tx.push(Box::new(driver) as Box<dyn TxDriver>);
         }
         if queue < rx_count {
-            started
-                .map
-                .set(queue as u32, socket.as_raw_fd())
-                .map_err(|error| self.explain("putting a socket into the map", error))?;
+            match (&started.map, &self.handed) {
+                (Some(map), _) => map
+                    .set(queue as u32, socket.as_raw_fd())
+                    .map_err(|error| self.explain("putting a socket into the map", error))?,
+                (None, Some(handed)) => handed.add(queue as u32, &socket)?,
+                (None, None) => {}
+            }
         }
         started.sockets.push(socket);
         Ok(())
@@ -229,9 +256,24 @@ impl XdpPort {
     /// Prepares the interface, and attaches the program.
     fn let_frames_come(&mut self) -> Result<()> {
         let Some(mut started) = self.started.take() else { return Ok(()) };
-        let result = self.attach(&mut started);
+        let result = match &self.handed {
+            None => self.attach(&mut started),
+            Some(_) => self.rely_on_theirs(&started),
+        };
         self.started = Some(started);
         result
+    }
+
+    /// Somebody else has attached the program, and prepared the interface.
+    fn rely_on_theirs(&self, started: &Started) -> Result<()> {
+        self.members(&started.members, Membership::AllMulticast, true)?;
+        if xdp_attached(self.settings.interface().index()).is_ok_and(|found| found.is_none()) {
+            tracing::warn!(
+                "{}: no XDP program is attached to it, so nothing will be received",
+                self.title
+            );
+        }
+        Ok(())
     }
 
     fn attach(&mut self, started: &mut Started) -> Result<()> {
@@ -297,8 +339,9 @@ impl XdpPort {
 
     /// Attaches the program; the driver's refusal, if it is one.
     fn attach_as(&self, started: &mut Started, mode: XdpMode) -> Result<Option<io::Error>> {
+        let Some(map) = &started.map else { return Ok(None) };
         let loading = |error| self.explain("loading the program", error);
-        let program = self.filter.load(&started.map, &started.place).map_err(loading)?;
+        let program = self.filter.load(map, &started.place).map_err(loading)?;
         let error = match program.attach_xdp(self.settings.interface().index(), mode) {
             Ok(attachment) => {
                 started.attachment = Some(attachment);
@@ -321,18 +364,41 @@ impl XdpPort {
         if let Some(attachment) = started.attachment {
             attachment.detach();
         }
+        if let Some(handed) = &self.handed {
+            handed.clear(started.sockets.len() as u32);
+        }
         for (queue, socket) in started.sockets.iter().enumerate() {
             self.counts[queue].settle(&socket.statistics().unwrap_or_default());
         }
         let queues = started.sockets.len() as u32;
         let interface = self.settings.interface().index();
+        // Sockets that were handed over others may have, too.
+        let witness = match self.handed.as_ref().is_some_and(Handed::has_sockets) {
+            true => Some(Witness::of(started.sockets.iter().map(|socket| &**socket))),
+            false => None,
+        };
         // The others first: the memory is the first one's.
         started.sockets.into_iter().rev().for_each(drop);
-        let left = started.device.take_left();
-        let on_their_way = left.iter().any(|lent| lent.outstanding().packets > 0);
         let deadline = Instant::now() + SETTLE;
-        let free = !(started.ways.zero_copy || on_their_way)
-            || (0..queues).all(|queue| let_go(interface, queue, deadline));
+        let closed = match witness {
+            None => Closed::Here,
+            Some(Ok(witness)) => witness.wait(deadline),
+            Some(Err(_)) => Closed::No,
+        };
+        if closed == Closed::No {
+            tracing::warn!(
+                "{}: another process still has a socket open that was handed to this one; the frames that it may receive into \
+                 are lost. Whoever hands a socket over has to close it",
+                self.title
+            );
+        }
+        let left = started.device.take_left();
+        // Frames to receive into are lent empty.
+        let on_their_way = left.iter().any(|lent| lent.outstanding().bytes > 0);
+        let within_reach = started.ways.zero_copy || on_their_way || closed == Closed::Elsewhere;
+        let deadline = Instant::now() + SETTLE;
+        let free = closed != Closed::No
+            && (!within_reach || (0..queues).all(|queue| let_go(interface, queue, deadline)));
         for mut lent in left {
             if free {
                 // SAFETY: the sockets are closed, and the queues can be taken up again where that matters.
@@ -396,7 +462,8 @@ fn let_go(interface: u32, queue: u32, deadline: Instant) -> bool {
             Err(Some(libc::EBUSY)) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2))
             }
-            Err(Some(libc::EBUSY)) => return false,
+            // Without CAP_NET_RAW nothing can be proved.
+            Err(Some(libc::EBUSY | libc::EPERM | libc::EACCES)) => return false,
             // Taken up, or there is no device any more that could have it.
             _ => return true,
         }

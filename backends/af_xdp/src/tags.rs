@@ -99,6 +99,25 @@ impl Tags {
         }
     }
 
+    /// Refuses a card that takes tags out of frames, with the command that makes it leave them in.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; the system's.
+    pub fn check_left_in(self, interface: &Interface, title: &str) -> Result<()> {
+        if self != Tags::CardsSwitch || !any_active(interface, TAKE_OUT, title)? {
+            return Ok(());
+        }
+        let name = interface.name().unwrap_or_default();
+        let switches = TAKE_OUT.map(|switch| format!("{switch} off")).join(" ");
+        Err(Error::Backend {
+            device: title.into(),
+            reason: format!(
+                "its card takes VLAN tags out of received frames; `ethtool -K {name} {switches}` makes it leave them in, or, if no \
+                 frame has a tag, say so by tags_in_frames"
+            ),
+        })
+    }
+
     /// Lets a card leave tags in frames; what was switched off.
     ///
     /// # Errors

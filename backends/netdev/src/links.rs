@@ -47,6 +47,8 @@ pub struct LinkInfo {
     pub prompt: bool,
     /// That other interface's index, if it is in this namespace.
     pub lower: Option<u32>,
+    /// It receives whatever is on the wire: somebody holds a promiscuous membership, or switched its flag.
+    pub promiscuous: bool,
     /// The bridge, bond or the like that it is a member of.
     pub master: Option<u32>,
 }
@@ -73,6 +75,9 @@ impl LinkInfo {
                 libc::IFLA_MAX_MTU => info.max_mtu = read(content).unwrap_or_default(),
                 libc::IFLA_LINK => lower = read(content),
                 libc::IFLA_LINK_NETNSID => elsewhere = true,
+                libc::IFLA_PROMISCUITY => {
+                    info.promiscuous = read::<u32>(content).is_some_and(|count| count > 0);
+                }
                 libc::IFLA_MASTER => info.master = read(content),
                 libc::IFLA_LINKINFO => {
                     info.kind = attributes(content)

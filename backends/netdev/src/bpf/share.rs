@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -110,6 +110,12 @@ impl Sockets {
     /// `EEXIST`; `ENOENT` without the directory; `EPERM` if that is in no BPF file system.
     pub fn pin(&self, path: &Path) -> io::Result<()> {
         pin(self.0.as_raw_fd(), path)
+    }
+}
+
+impl AsFd for Sockets {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
