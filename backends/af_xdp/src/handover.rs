@@ -48,7 +48,6 @@ use anyport_netdev::privilege::denied;
 use anyport_netdev::segments::{MERGING, MERGING_HARDWARE};
 use anyport_netdev::{Interface, Membership, ToKernel, links, open, packet_socket, takeover};
 
-use crate::keys::Attach;
 use crate::preflight::{self, PRIVILEGES};
 use crate::program::{Filter, Place};
 use crate::socket::Socket;
@@ -73,8 +72,6 @@ pub struct Options {
     pub promiscuous: bool,
     /// Every sender's kernel leaves VLAN tags in the frames.
     pub tags_in_frames: bool,
-    /// Frames may lie in several buffers (contract: `max_segments`).
-    pub segments: bool,
 }
 
 /// An interface whose frames go to other processes' sockets. When it is dropped they go to the host's stack again, unless it was
@@ -88,7 +85,7 @@ pub struct Handover {
     attachment: Attachment,
     pinned: bool,
     /// Memberships live as long as it.
-    _members: OwnedFd,
+    members: OwnedFd,
 }
 
 impl Handover {
@@ -113,10 +110,10 @@ impl Handover {
         let _lock = DeviceLock::take(&open::lock_key(&interface, &title)?, &title)?;
         preflight::check_free(&title, interface.index())?;
         takeover::check(&interface, &title, options.takeover, false)?;
-        let attach = match (options.native, options.generic) {
-            (true, false) => Attach::Native,
-            (false, true) => Attach::Generic,
-            _ => Attach::Auto,
+        let modes: &[XdpMode] = match (options.native, options.generic) {
+            (true, false) => &[XdpMode::Native],
+            (false, true) => &[XdpMode::Generic],
+            _ => &[XdpMode::Native, XdpMode::Generic],
         };
         let (queues, _) =
             interface.queues().map_err(|error| failed("asking for its queues", error))?;
@@ -134,28 +131,31 @@ impl Handover {
         let filter = Filter { mac, promiscuous: true, to_kernel };
         let tags = Tags::of(&info, options.tags_in_frames);
         tags.check_left_in(&interface, &title)?;
+        let segments = preflight::kernel_has_segments();
+        let segments = segments.map_err(|error| failed("opening an AF_XDP socket", error))?;
         let mut attached = Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-        for mode in [XdpMode::Native, XdpMode::Generic] {
-            let native = mode == XdpMode::Native;
-            if attached.is_ok() || attach == if native { Attach::Generic } else { Attach::Native } {
-                continue;
-            }
+        for mode in modes {
+            let native = *mode == XdpMode::Native;
             let function = if native { tags.function() } else { None };
             tags.check(&title, &info, function.is_some())?;
             refuse_merging(&title, &interface, device, native)?;
-            let tags = function.map(|function| (interface.index(), function));
-            let place = Place { segments: options.segments, tags };
-            let program =
-                filter.load(&map, &place).map_err(|error| failed("loading the program", error))?;
-            attached = program.attach_xdp(interface.index(), mode);
+            let place = Place { segments, tags: function.map(|ask| (interface.index(), ask)) };
+            let program = filter.load(&map, &place);
+            let program = program.map_err(|error| failed("loading the program", error))?;
+            attached = program.attach_xdp(interface.index(), *mode);
+            if attached.is_ok() {
+                break;
+            }
         }
         let attachment = attached.map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => preflight::taken(&title, &interface, error),
-            _ if attach == Attach::Native => preflight::refused_native(&title, &interface, &error),
+            _ if modes == [XdpMode::Native] => {
+                preflight::refused_native(&title, &interface, &error)
+            }
             _ => failed("attaching the program", error),
         })?;
         let pinned = false;
-        Ok(Handover { title, interface, queues, map, attachment, pinned, _members: members })
+        Ok(Handover { title, interface, queues, map, attachment, pinned, members })
     }
 
     /// How many queues the interface has.
@@ -178,7 +178,7 @@ impl Handover {
             let limit = format!("1 to {}: so many queues the interface has", self.queues);
             return Err(preflight::unsupported(&self.title, "queues", &count.to_string(), limit));
         }
-        open::check_namespace(&self.interface, &self.title, self._members.as_raw_fd())?;
+        open::check_namespace(&self.interface, &self.title, self.members.as_raw_fd())?;
         let one = |queue| {
             let socket = Socket::new()
                 .map_err(|error| explain(&self.title, "opening an AF_XDP socket", error))?;

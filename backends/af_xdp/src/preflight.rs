@@ -140,9 +140,7 @@ pub(crate) fn refusal(interface: &Interface, error: &io::Error) -> String {
     // A page, less what the kernel keeps in front of a frame and behind it, and the frame's header.
     let most = 4096 - KERNEL_HEADROOM - 320 - 14;
     let mended = match (mtu > most, driver.contains("veth")) {
-        (true, _) => format!(
-            "`ip link set dev {name} mtu {most}`, or less, may mend it, and so may max_segments=2 or more (Linux 6.6)"
-        ),
+        (true, _) => format!("`ip link set dev {name} mtu {most}`, or less, may mend it"),
         (false, true) => {
             format!("the MTU of its other end, PEER, counts: `ip link set dev PEER mtu {most}`")
         }
@@ -369,7 +367,43 @@ pub(crate) fn unsupported(title: &str, field: &str, asked: &str, limit: String) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyport_netdev::testing::in_namespace;
+    use anyport_netdev::bpf::asm::Assembler;
+    use anyport_netdev::bpf::{Kind, Program, XdpMode};
+    use anyport_netdev::testing::{in_namespace, ip, may_load_programs};
+
+    /// Programs that take frames of one buffer only are those of kernels before 6.6.
+    #[test]
+    fn an_mtu_that_the_driver_does_not_take_is_named_with_one_that_it_does() {
+        const XDP_PASS: i32 = 2;
+        in_namespace(|| {
+            if !may_load_programs() {
+                return;
+            }
+            let mut code = Assembler::new();
+            code.exit(XDP_PASS);
+            let program = Program::load(Kind::Xdp, "one_buffer", &code.finish().unwrap()).unwrap();
+            let attach = |name: &str| {
+                let interface = Interface::open(name).unwrap();
+                let attached = program.attach_xdp(interface.index(), XdpMode::Native);
+                attached.map_err(|error| (refused_native("x:y", &interface, &error), error))
+            };
+            ip("link set a1 mtu 9000");
+            // A veth looks at the other end's MTU.
+            let (error, _) = attach("a0").unwrap_err();
+            let Error::Unsupported { field, limit, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(field, "attach");
+            for words in ["refuses the program at MTU 1500", "attach=generic works everywhere"] {
+                assert!(limit.contains(words), "{words}: {limit}");
+            }
+            let command = limit.split('`').nth(1).unwrap().replace("PEER", "a1");
+            ip(command.strip_prefix("ip ").unwrap());
+            attach("a0").unwrap().detach();
+            ip("link set a0 mtu 9000");
+            let (_, why) = attach("a1").unwrap_err();
+            let here = refusal(&Interface::open("a0").unwrap(), &why);
+            assert!(here.contains("`ip link set dev a0 mtu 3506`"), "{here}");
+        });
+    }
 
     #[test]
     fn flags_that_the_kernel_knows_are_told_from_those_that_it_does_not() {

@@ -28,8 +28,8 @@ const NOBODY: u32 = 65534;
 /// Frames that go each way on each queue.
 const FRAMES: u32 = 2000;
 
-/// So many frames come in one go: fewer than a queue of the other process has empty frames for (an eighth of its pool).
-const WINDOW: u32 = 50;
+/// So many frames come in one go: far fewer than a queue of the other process has empty frames for (an eighth of its pool).
+const WINDOW: u32 = 25;
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
