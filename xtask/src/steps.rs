@@ -124,6 +124,13 @@ const STEPS: &[Step] = &[
         run: |ws| conformance(ws, "af_xdp-veth-generic", Place::Root),
     },
     Step {
+        name: "conformance-af_xdp-veth-queues",
+        about: "what has to do with queues on AF_XDP over veth with four of them",
+        needs: &[Need::Libpcap, Need::Ip],
+        own_programs: true,
+        run: |ws| sections(ws, "af_xdp-veth-queues", Place::Root, &QUEUES),
+    },
+    Step {
         name: "conformance-af_xdp-pcap",
         about: "what passes between AF_XDP and libpcap",
         needs: &[Need::Libpcap, Need::Ip],
@@ -196,6 +203,9 @@ enum Place {
 /// The sections of the contract that say what passes between two ports. The others are about one, and shown on rigs whose ends
 /// are alike.
 const BETWEEN_PORTS: [&str; 6] = ["R", "T", "S", "M", "Q", "O"];
+
+/// What has to do with queues.
+const QUEUES: [&str; 4] = ["Q", "S3", "R11", "T6"];
 
 /// The suite on a rig, with reports under `target/reports`.
 fn conformance(ws: &Workspace, rig: &str, place: Place) -> Result<Outcome> {

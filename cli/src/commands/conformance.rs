@@ -32,6 +32,7 @@ Rigs:
   pcap-veth             the kernel path through libpcap on both ends of a veth pair
   af_xdp-veth           AF_XDP sockets on both ends of a veth pair, the program in the driver
   af_xdp-veth-generic   the same, the program behind the driver
+  af_xdp-veth-queues    the program in the driver, and four queues each way
   af_xdp-pcap           AF_XDP sockets on one end of a veth pair, libpcap on the other
   pcap-af_xdp           the same the other way round: cases send more one way than the other
   loop-af_xdp           an in-process cable, forwarded to AF_XDP sockets at the end of a veth pair

@@ -27,12 +27,13 @@ use crate::case::{Failure, Power, Verdict};
 use crate::ctx::End;
 
 /// The names of the rigs that [`named`] knows, with what they are.
-pub const NAMES: [(&str, &str); 9] = [
+pub const NAMES: [(&str, &str); 10] = [
     ("loop", "both ends of an in-process cable"),
     ("loop-offloads", "the same cable, whose ends do offloads themselves"),
     ("pcap-veth", "the kernel path through libpcap on both ends of a veth pair"),
     ("af_xdp-veth", "AF_XDP sockets on both ends of a veth pair, the program in the driver"),
     ("af_xdp-veth-generic", "the same, the program behind the driver"),
+    ("af_xdp-veth-queues", "the program in the driver, and four queues each way"),
     ("af_xdp-pcap", "AF_XDP sockets on one end of a veth pair, libpcap on the other"),
     ("pcap-af_xdp", "the same the other way round: cases send more one way than the other"),
     ("loop-af_xdp", "an in-process cable, forwarded to AF_XDP sockets at the end of a veth pair"),
@@ -52,6 +53,9 @@ pub fn named(name: &str) -> Verdict<Box<dyn Rig>> {
         "af_xdp-veth-generic" => Ok(Box::new(
             VethRig::new(name, "af_xdp").with_keys(",attach=generic").with_tags_in_frames(),
         )),
+        "af_xdp-veth-queues" => {
+            Ok(Box::new(VethRig::new(name, "af_xdp").with_keys(",attach=native").with_queues(4)))
+        }
         "af_xdp-pcap" => Ok(Box::new(VethRig::across(name, ["af_xdp", "pcap"]))),
         "pcap-af_xdp" => Ok(Box::new(VethRig::across(name, ["pcap", "af_xdp"]))),
         "loop-af_xdp" => {

@@ -28,6 +28,8 @@ pub struct VethRig {
     registry: Registry,
     /// Senders put tags into frames themselves.
     tags_in_frames: bool,
+    /// Queues each way, where it is not for the system to say.
+    queues: Option<u16>,
 }
 
 /// What opens an end.
@@ -58,7 +60,7 @@ impl VethRig {
     /// The same over a backend from a given registry.
     pub fn with_registry(name: &str, backend: &str, registry: Registry) -> VethRig {
         let ends = [Driver::new(backend), Driver::new(backend)];
-        VethRig { name: name.into(), ends, registry, tags_in_frames: false }
+        VethRig { name: name.into(), ends, registry, tags_in_frames: false, queues: None }
     }
 
     /// A rig of that name with another backend on each end.
@@ -69,7 +71,15 @@ impl VethRig {
             ends: backends.map(Driver::new),
             registry,
             tags_in_frames: false,
+            queues: None,
         }
+    }
+
+    /// The same with so many queues each way. What a host sends may come by any of them, also by one that no port has opened, so
+    /// there is none behind the ends ([`Power::Host`]).
+    #[must_use]
+    pub fn with_queues(self, queues: u16) -> VethRig {
+        VethRig { queues: Some(queues), ..self }
     }
 
     /// The same with the hosts at both ends putting VLAN tags into frames themselves, instead of leaving that to the device: what
@@ -126,6 +136,9 @@ impl Rig for VethRig {
         if tags::possible() {
             powers.push(Power::Tags);
         }
+        if self.queues.is_some() {
+            powers.retain(|power| *power != Power::Host);
+        }
         powers
     }
 
@@ -154,7 +167,10 @@ impl Rig for VethRig {
     fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {
         let names = [format!("c{number}a"), format!("c{number}b")];
         let [a, b] = &names;
-        ip(&format!("link add {a} type veth peer name {b}"))?;
+        let queues = self
+            .queues
+            .map_or(String::new(), |count| format!(" numrxqueues {count} numtxqueues {count}"));
+        ip(&format!("link add {a}{queues} type veth peer name {b}{queues}"))?;
         let backends = self.registry.backends().map(anyport::Backend::name);
         let wires = VethWires {
             ends: self.ends.clone(),

@@ -6,6 +6,7 @@ use anyport::packet::TxRequests;
 use anyport::{Burst, Packet, Pool};
 
 use crate::case::{Case, Need, Power, Verdict};
+use crate::cases::queues::gather;
 use crate::ctx::{Ctx, End, PATIENCE, eventually};
 use crate::side::Side;
 use crate::{ensure, frames, same};
@@ -111,7 +112,8 @@ fn sent_frames_come_back(ctx: &Ctx) -> Verdict {
 fn back_by_any_queue(ctx: &Ctx) -> Verdict {
     let pool = ctx.pool(128)?;
     let mut a = ctx.start_with(End::A, "queues=3", &pool)?;
-    let mut b = ctx.start(End::B, "")?;
+    // As many as the sender has: the sender's queue may decide by which one a frame comes (Q1).
+    let mut b = ctx.start(End::B, "queues=3")?;
     ctx.settle(&a, &b)?;
     let free = pool.free();
     let mut nothing = Burst::new();
@@ -120,7 +122,8 @@ fn back_by_any_queue(ctx: &Ctx) -> Verdict {
         let sent = frames::run(b.mac(), 40, 60);
         let mut burst = a.burst(&sent)?;
         a.send_burst(from, &mut burst)?;
-        same!(b.receive(sent.len())?.len(), sent.len(), "frames that arrived in round {round}");
+        let arrived = gather(&mut b.rx, sent.len())?;
+        same!(arrived.len(), sent.len(), "frames that arrived in round {round}");
         let what = format!("frames of queue {from} coming back by queue {by} (round {round})");
         eventually(&what, || {
             match round / 3 % 3 {
