@@ -42,6 +42,19 @@ impl Multiplier {
     }
 }
 
+/// The bare libpcap loop: `pcap_inject` of one 60-byte frame, nothing else, until it is killed.
+///
+/// # Errors
+/// libpcap's.
+pub fn inject(interface: &str) -> Result<()> {
+    let mut capture = pcap::Capture::from_device(interface)?.immediate_mode(true).open()?;
+    let frame = crate::bare::frame();
+    loop {
+        // A full queue is part of the load, not an error.
+        let _ = capture.sendpacket(frame);
+    }
+}
+
 fn program(interface: u32, copies: usize) -> Option<Vec<u64>> {
     let mut code = Assembler::new();
     code.op_reg(Op::Mov, Reg::R6, Reg::R1);

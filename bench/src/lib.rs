@@ -6,6 +6,7 @@
 //!   same interfaces in one run.
 
 pub mod bare;
+pub mod compare;
 pub mod flood;
 pub mod topology;
 pub mod xdp;
