@@ -8,6 +8,7 @@
 pub mod bare;
 pub mod compare;
 pub mod flood;
+pub mod live;
 pub mod topology;
 pub mod xdp;
 

@@ -4,6 +4,9 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
 
+/// How favoured programs are (`nice`).
+const NICE: &str = "-15";
+
 /// A command that runs another one in a new network namespace, which goes with it.
 pub fn in_namespace(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("unshare");
@@ -11,15 +14,29 @@ pub fn in_namespace(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Runs this program again in a network namespace, with these arguments.
+/// Runs this program again in a network namespace, with these arguments. It can be favoured over all else on the machine:
+/// [`favour`] does the rest.
 ///
 /// # Errors
 /// There is no `unshare`, or it cannot be run.
-pub fn again_in_namespace(arguments: &[&str]) -> Result<ExitStatus> {
-    in_namespace(std::env::current_exe()?)
-        .args(arguments)
-        .status()
-        .context("running unshare (package util-linux)")
+pub fn again_in_namespace(arguments: &[&str], favoured: bool) -> Result<ExitStatus> {
+    let mut command = match favoured {
+        true => {
+            let mut command = Command::new("setsid");
+            command.args(["--wait", "nice", "-n", NICE, "unshare", "--net", "--"]);
+            command.arg(std::env::current_exe()?);
+            command
+        }
+        false => in_namespace(std::env::current_exe()?),
+    };
+    command.args(arguments).status().context("running unshare (package util-linux)")
+}
+
+/// Favours the processes of this session over those of others, where the kernel groups processes by session and niceness
+/// counts within a group only.
+pub fn favour() {
+    // Without groups there is no such file, and niceness is enough.
+    let _ = std::fs::write("/proc/self/autogroup", NICE);
 }
 
 /// Makes veth pairs, all up, with no traffic of the kernel's own.

@@ -4,11 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use anyport_bench::bare::forward::Forwarder;
 use anyport_bench::bare::receive::{Idle, Receiver};
 use anyport_bench::bare::send::Sender;
 use anyport_bench::bare::{Tuning, socket};
+use anyport_bench::live;
 use anyport_netdev::bpf::XdpMode;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -55,6 +56,11 @@ enum Command {
         /// Where
         interface: String,
     },
+    /// Let the kernel make frames that come in at the other end of a veth interface, which needs an XDP program
+    Flood {
+        /// Where they leave
+        interface: String,
+    },
     /// Forward, both ways
     Forward {
         /// One side
@@ -70,6 +76,9 @@ enum Wait {
     Sleep,
     BusyPoll,
 }
+
+/// Frames of one call that makes some: setting up costs as much as many frames.
+const FLOOD: u32 = 1 << 20;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -88,12 +97,18 @@ fn main() -> Result<()> {
             let mut sender = Sender::new(interface, batch, *frames, &tuning)?;
             match rate {
                 None => run(limit, || sender.step()),
-                Some(rate) => run(limit, paced(*rate, sender, batch)),
+                Some(rate) => run(limit, paced(*rate, || sender.step())),
             }
         }
         Command::Receive { interface } => {
             let mut receiver = Receiver::new(interface, batch, idle, &tuning)?;
             run(limit, || receiver.step());
+        }
+        Command::Flood { interface } => {
+            let source = live::Source::new(interface)?;
+            loop {
+                source.send(FLOOD, batch).context("letting the kernel make frames")?;
+            }
         }
         Command::Forward { one, other } => {
             let mut forwarder = Forwarder::new([one, other], batch, idle, &tuning)?;
@@ -116,8 +131,8 @@ fn run(limit: Option<Duration>, mut step: impl FnMut() -> u32) {
     println!("{frames} frames, {:.3} M/s", rate / 1e6);
 }
 
-/// Batches at a rate.
-fn paced(rate: f64, mut sender: Sender, batch: u32) -> impl FnMut() -> u32 {
+/// Steps at a rate.
+fn paced(rate: f64, mut step: impl FnMut() -> u32) -> impl FnMut() -> u32 {
     let start = Instant::now();
     let mut sent = 0u64;
     move || {
@@ -125,7 +140,7 @@ fn paced(rate: f64, mut sender: Sender, batch: u32) -> impl FnMut() -> u32 {
             std::hint::spin_loop();
             return 0;
         }
-        let now = sender.step().min(batch);
+        let now = step();
         sent += u64::from(now);
         now
     }

@@ -18,6 +18,9 @@ struct Arguments {
     /// Say which comparisons there are
     #[arg(long)]
     list: bool,
+    /// Let the programs have their cores before everything else on the machine, which stands still meanwhile
+    #[arg(long)]
+    favour: bool,
     /// In the network namespace already.
     #[arg(long, hide = true)]
     inside: bool,
@@ -36,12 +39,15 @@ fn main() -> Result<()> {
         return flood::inject(&interface);
     }
     if arguments.inside {
+        if arguments.favour {
+            topology::favour();
+        }
         let (rounds, only) = (arguments.rounds as usize, arguments.only);
         return compare::run(&compare::Options { rounds, only });
     }
     let given: Vec<String> = std::env::args().skip(1).collect();
     let again = std::iter::once("--inside").chain(given.iter().map(String::as_str));
-    let status = topology::again_in_namespace(&again.collect::<Vec<_>>())?;
+    let status = topology::again_in_namespace(&again.collect::<Vec<_>>(), arguments.favour)?;
     ensure!(status.success(), "the comparison failed (it needs root: sudo)");
     Ok(())
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::COPIES;
 use super::counters::Counter;
-use super::pairs::{anyport_forwarder, bare_forwarder};
+use super::pairs::{anyport_forwarder, bare_forwarder, flood};
 use super::programs::{Program, Running};
 use super::rate::{Setup, WINDOW, ready};
 
@@ -39,7 +39,7 @@ pub fn measure(rounds: usize) -> Result<Value> {
     for (name, program) in programs {
         let most = overloaded(program()?)?;
         println!(
-            "{NAME}: {name}: {:.3} M/s offered more than that; of parts of that rate, lost:",
+            "{NAME}: {name}: {:.3} M/s of more than it can forward; offered parts of that, it has lost:",
             most / 1e6
         );
         for part in PARTS {
@@ -66,7 +66,7 @@ pub fn measure(rounds: usize) -> Result<Value> {
 
 /// What a forwarder forwards of too much.
 fn overloaded(program: Program) -> Result<f64> {
-    let programs = vec![program, Program::bare(0, "send d0")?];
+    let programs = vec![program, flood()?];
     let setup = Setup {
         programs,
         arrived: Counter::Received("s1"),

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Everything happens in a network namespace that goes with the process. Frames are 60 bytes without FCS on both sides of
-//! each comparison. The load of the forwarders is a bare loop with each frame [multiplied](crate::flood), for it has to be
-//! more than either can forward; how much of it was forwarded is printed, too. What is printed are medians and the median of
+//! each comparison. The load of the forwarders has to be more than either can forward: it is a bare loop with each frame
+//! [multiplied](crate::flood), or, where an XDP program is at the forwarder's interface, frames that [the kernel
+//! makes](crate::live). How much of it was forwarded is printed, too. What is printed are medians and the median of
 //! the ratios of neighbouring runs: absolute figures depend on the machine and its neighbours.
 //!
 //! | module | what it does |

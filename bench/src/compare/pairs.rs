@@ -46,7 +46,7 @@ pub const PAIRS: &[Pair] = &[
         goal: 1.0,
         target: None,
         ours: || gen_alone("af_xdp:g0"),
-        theirs: || sender(bare_sender("g0")?),
+        theirs: || sender(Program::bare(1, "send g0 --batch 256")?),
     },
     Pair {
         name: "xdp-sink-bare",
@@ -56,7 +56,7 @@ pub const PAIRS: &[Pair] = &[
         goal: 0.95,
         target: None,
         ours: gen_to_sink,
-        theirs: || pair(Program::bare(0, "receive s0")?, bare_sender("g0")?),
+        theirs: || pair(Program::bare(0, "receive s0")?, Program::bare(1, "send g0")?),
     },
     Pair {
         name: "xdp-sink-testpmd",
@@ -114,9 +114,12 @@ pub fn bare_forwarder() -> Result<Program> {
     Program::bare(1, "forward f0 f1")
 }
 
-/// The bare sender at its fastest.
-fn bare_sender(interface: &str) -> Result<Program> {
-    Program::bare(1, &format!("send {interface}"))
+/// More load for the forwarders on AF_XDP than any can forward: frames that the kernel makes.
+///
+/// # Errors
+/// It has not been built.
+pub fn flood() -> Result<Program> {
+    Program::bare(0, "flood h0")
 }
 
 fn gen_alone(port: &str) -> Result<Setup> {
@@ -143,9 +146,9 @@ fn pcap_forwarder(program: Program) -> Result<Setup> {
     under(program, Program::inject(0, "d0")?)
 }
 
-/// The same, by bare rings.
+/// The same, made by the kernel.
 fn forwarder(program: Program) -> Result<Setup> {
-    under(program, Program::bare(0, "send d0")?)
+    under(program, flood()?)
 }
 
 fn under(program: Program, load: Program) -> Result<Setup> {

@@ -11,16 +11,16 @@ use super::counters::Counter;
 use super::programs::{Program, Running};
 
 /// How long each measurement counts.
-pub const WINDOW: Duration = Duration::from_secs(2);
+pub const WINDOW: Duration = Duration::from_secs(1);
 
 /// How long programs may take to move their first frames.
 const READY: Duration = Duration::from_secs(20);
 
 /// How long they run before they are measured.
-const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// The part of a window for which a program may have waited for its core.
-const QUIET: f64 = 0.02;
+const QUIET: f64 = 0.03;
 
 /// Windows that are measured in the hope of a quiet one.
 const WINDOWS: usize = 5;
