@@ -22,6 +22,8 @@ pub(crate) struct Ways {
     pub zero_copy: bool,
     /// The driver's work is done within this process's system calls, as far as they come often enough.
     pub busy_poll: bool,
+    /// Frames may lie in several descriptors.
+    pub segments: bool,
 }
 
 /// When the device itself is asked for its carrier.

@@ -36,8 +36,6 @@ pub(crate) struct XdpRx {
     /// How many have to be missing for them to be given.
     batch: usize,
     ways: Ways,
-    /// A frame may lie in several descriptors.
-    segments: bool,
     /// The first segments of a frame whose last one is not there yet.
     partial: Option<Packet>,
     watch: LinkWatch,
@@ -54,7 +52,6 @@ impl XdpRx {
         pool: &Pool,
         target: usize,
         ways: Ways,
-        segments: bool,
         watch: LinkWatch,
     ) -> XdpRx {
         let lent = Some(Lent::new(pool));
@@ -68,7 +65,6 @@ impl XdpRx {
             target,
             batch: REFILL.min(target / 4).max(1),
             ways,
-            segments,
             partial,
             watch,
             link_up,
@@ -138,7 +134,7 @@ impl RxDriver for XdpRx {
             ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
         }
         let count = room.min(ready as usize);
-        let taken = if self.segments {
+        let taken = if self.ways.segments {
             self.take_segments(burst, count)
         } else if let Some(lent) = &mut self.lent {
             let mut run = self.rx.run();

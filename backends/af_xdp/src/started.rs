@@ -53,8 +53,6 @@ pub(crate) struct Started {
     pub map: Option<Sockets>,
     /// What the attached program was made for.
     pub place: Place,
-    /// Frames may lie in several descriptors.
-    segments: bool,
     pub attachment: Option<Attachment>,
     /// Memberships live as long as it. None for a port on what was handed over, if this process may not have any.
     pub members: Option<OwnedFd>,
@@ -98,10 +96,13 @@ impl XdpPort {
         let mut started = Started {
             device,
             sockets: Vec::new(),
-            ways: Ways { zero_copy: false, busy_poll: self.keys.busy_poll > 0 },
+            ways: Ways {
+                zero_copy: false,
+                busy_poll: self.keys.busy_poll > 0,
+                segments: setup.max_segments > 1,
+            },
             map,
             place: Place { segments: self.segments, tags: None },
-            segments: setup.max_segments > 1,
             attachment: None,
             members,
             _pool: pool.clone(),
@@ -171,16 +172,14 @@ impl XdpPort {
                 LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
             let target = fill_target(pool, rx_ring, rx_count);
             let (device, ways) = (started.device.clone(), started.ways);
-            let segments = started.segments;
-            let mut driver =
-                XdpRx::new(device, socket.clone(), rings, pool, target, ways, segments, watch);
+            let mut driver = XdpRx::new(device, socket.clone(), rings, pool, target, ways, watch);
             // The kernel wants frames before it takes the queue up.
             let filled = driver.refill(&mut setup.queue_cache(pool));
             queues.rx.push(Box::new(driver) as Box<dyn RxDriver>);
             filled?;
         }
         let first = started.sockets.first().map(|first| &**first);
-        self.bind(&socket, queue as u32, started.segments, first)?;
+        self.bind(&socket, queue as u32, started.ways.segments, first)?;
         if queue == 0 {
             started.ways.zero_copy = socket.is_zero_copy().map_err(failed)?;
         }
@@ -191,8 +190,7 @@ impl XdpPort {
             let budget = socket.raise_tx_budget(tx_ring) as usize;
             let chunk = chunk(pool);
             let whole = chunk == pool.frame_size();
-            let (most, segments) = (tx_ring as usize, started.segments);
-            let limits = Limits { most, budget, chunk, whole, segments };
+            let limits = Limits { most: tx_ring as usize, budget, chunk, whole };
             let (device, counts) = (started.device.clone(), self.counts[queue].clone());
             let driver =
                 XdpTx::new(device, socket.clone(), rings, pool, limits, started.ways, counts);

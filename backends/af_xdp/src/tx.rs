@@ -35,8 +35,6 @@ pub(crate) struct Limits {
     pub chunk: usize,
     /// That is all of a frame.
     pub whole: bool,
-    /// A packet may lie in several descriptors.
-    pub segments: bool,
 }
 
 pub(crate) struct XdpTx {
@@ -114,7 +112,7 @@ impl XdpTx {
             }
             // A chain, or a packet that may not lie where the kernel takes it from.
             let Some(packet) = burst.first_mut() else { break };
-            if !self.limits.segments && packet.headroom() + packet.len() > self.limits.chunk {
+            if !self.ways.segments && packet.headroom() + packet.len() > self.limits.chunk {
                 move_forward(packet);
             }
             // Frames are aligned to more than a chunk, so addresses are as good as offsets.

@@ -121,8 +121,11 @@ fn datagrams_are_right(ctx: &Ctx) -> Verdict {
     Ok(())
 }
 
+/// A tag: its type, and what is in it.
+type Tag = (u16, u16);
+
 /// A frame without its outermost tag, and the tag.
-fn untag(mut frame: Vec<u8>) -> (Option<(u16, u16)>, Vec<u8>) {
+fn untag(mut frame: Vec<u8>) -> (Option<Tag>, Vec<u8>) {
     let tpid = frames::tag(&frame);
     let tag = tpid.map(|tpid| (tpid, ip::get(&frame, 14)));
     if tag.is_some() {
@@ -132,7 +135,7 @@ fn untag(mut frame: Vec<u8>) -> (Option<(u16, u16)>, Vec<u8>) {
 }
 
 /// The next datagram of the host's to the peer's port 7777, its tag, and the tag that was stripped from it.
-fn next_tagged(b: &mut Side) -> Verdict<(Option<(u16, u16)>, Option<u16>, Vec<u8>)> {
+fn next_tagged(b: &mut Side) -> Verdict<(Option<Tag>, Option<u16>, Vec<u8>)> {
     loop {
         let packet = b.receive_packet()?;
         let (tag, frame) = untag(bytes(&packet));
