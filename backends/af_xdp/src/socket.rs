@@ -90,7 +90,7 @@ impl Socket {
     /// # Errors
     /// `ENOBUFS` over the limit of locked memory; `EINVAL` if the kernel does not take frames of that size.
     pub fn register(&self, region: PoolRegion<'_>, frame_size: usize) -> io::Result<()> {
-        // The first form of the structure, which every kernel takes: no head room of the driver's own but the kernel's.
+        // No head room of the driver's own but the kernel's.
         #[repr(C)]
         struct Register {
             address: u64,
@@ -98,6 +98,8 @@ impl Socket {
             frame_size: u32,
             headroom: u32,
             flags: u32,
+            // Kernels from 6.8 on look at it, some of them whatever the flags say; it must not be padding.
+            tx_metadata_length: u32,
         }
         let register = Register {
             address: region.base() as u64,
@@ -105,6 +107,7 @@ impl Socket {
             frame_size: frame_size as u32,
             headroom: 0,
             flags: 0,
+            tx_metadata_length: 0,
         };
         self.set(libc::XDP_UMEM_REG, &register)
     }
