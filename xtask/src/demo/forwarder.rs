@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::Stage;
 use super::claims::Claims;
 use super::topology::Topology;
+use super::{Backend, Stage};
 use crate::netns::{LinkStats, NetNs};
 use crate::proc::{self, Child, Stream};
 use crate::term;
@@ -17,19 +17,22 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A running `anyport fwd` between `m0` and `m1`.
 pub struct Forwarder {
     child: Child,
+    backend: Backend,
     /// The kernel's counters of both ends when it was ready.
     before: [LinkStats; 2],
 }
 
 impl Forwarder {
     /// Starts it and waits until both ports receive.
-    pub fn start(stage: &Stage, net: &Topology, one: &str, other: &str) -> Result<Self> {
+    /// `keys` (`,key=value`) are the first port's.
+    pub fn start(stage: &Stage, net: &Topology, backend: Backend, keys: &str) -> Result<Self> {
         let mut command = net.middle.command(&stage.anyport);
-        command.args(["fwd", one, other, "--json"]);
+        let one = format!("{}{keys}", backend.port("m0"));
+        command.args(["fwd", &one, &backend.port("m1"), "--json"]).args(backend.pool());
         println!("{}", term::dim(&format!("$ {}", proc::describe(&command))));
         let mut child = Child::spawn(&mut command, Stream::Keep, Stream::Keep)?;
-        wait_open(&net.middle, &["m0", "m1"], &mut child)?;
-        Ok(Self { child, before: net.end_stats()? })
+        wait_open(&net.middle, backend, &["m0", "m1"], &mut child)?;
+        Ok(Self { child, backend, before: net.end_stats()? })
     }
 
     /// Waits for silence, ends the forwarder as Ctrl-C does, and collects what both sides counted.
@@ -45,12 +48,35 @@ impl Forwarder {
             .with_context(|| format!("anyport fwd --json printed: {text}"))?;
         let ports = [PortCounters::parse(&json, 0)?, PortCounters::parse(&json, 1)?];
         let kernel = [after[0].since(self.before[0]), after[1].since(self.before[1])];
-        Ok(Ends { kernel, ports })
+        Ok(Ends { backend: self.backend, kernel, ports })
     }
 }
 
+/// Waits until a program in a namespace receives from the interfaces.
+pub fn wait_open(ns: &NetNs, backend: Backend, links: &[&str], child: &mut Child) -> Result<()> {
+    match backend {
+        Backend::Pcap => wait_packet_sockets(ns, links, child),
+        Backend::AfXdp => proc::poll_for("XDP programs", LIMIT, || {
+            still_running(child)?;
+            for link in links {
+                if !ns.ip(&["-o", "-d", "link", "show", "dev", link])?.contains("prog/xdp") {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        }),
+    }
+}
+
+fn still_running(child: &mut Child) -> Result<()> {
+    if child.pump_for(Duration::ZERO)? {
+        bail!("anyport ended at once: {}{}", child.stdout(), child.stderr());
+    }
+    Ok(())
+}
+
 /// Waits until a program in a namespace has opened packet sockets on the interfaces.
-pub fn wait_open(ns: &NetNs, links: &[&str], child: &mut Child) -> Result<()> {
+fn wait_packet_sockets(ns: &NetNs, links: &[&str], child: &mut Child) -> Result<()> {
     let mut indices = Vec::new();
     for link in links {
         let text = ns.ip(&["-o", "link", "show", "dev", link])?;
@@ -58,9 +84,7 @@ pub fn wait_open(ns: &NetNs, links: &[&str], child: &mut Child) -> Result<()> {
         indices.push(index.with_context(|| format!("no interface index in: {text}"))?);
     }
     proc::poll_for("open packet sockets", LIMIT, || {
-        if child.pump_for(Duration::ZERO)? {
-            bail!("anyport ended at once: {}{}", child.stdout(), child.stderr());
-        }
+        still_running(child)?;
         let table = ns.inside(|| {
             std::fs::read_to_string("/proc/thread-self/net/packet").context("net/packet")
         })?;
@@ -113,6 +137,7 @@ impl PortCounters {
 
 /// Both sides' counters of one run.
 pub struct Ends {
+    backend: Backend,
     kernel: [LinkStats; 2],
     /// anyport's, of `m0` and `m1`.
     pub ports: [PortCounters; 2],
@@ -124,8 +149,10 @@ impl Ends {
         let names = [("a0", "m0"), ("b0", "m1")];
         println!("counters: the kernel's at the ends, anyport's in the middle");
         for ((kernel, port), (end, middle)) in self.kernel.iter().zip(&self.ports).zip(names) {
-            let sent = Count { frames: kernel.tx_packets, bytes: kernel.tx_bytes };
-            let got = Count { frames: port.rx_packets, bytes: port.rx_bytes };
+            // A veth counts frames without their headers' 14 bytes where a program takes them in the driver.
+            let bytes_of = |bytes| (self.backend == Backend::Pcap).then_some(bytes);
+            let sent = Count { frames: kernel.tx_packets, bytes: bytes_of(kernel.tx_bytes) };
+            let got = Count { frames: port.rx_packets, bytes: bytes_of(port.rx_bytes) };
             let mut claim = format!("{end} sent {sent}; {middle} received {got}");
             let mut holds = sent == got;
             if port.rx_dropped > 0 {
@@ -135,8 +162,8 @@ impl Ends {
                 holds = sent.frames == got.frames + port.rx_dropped;
             }
             claims.check(&claim, holds);
-            let sent = Count { frames: port.tx_packets, bytes: port.tx_bytes };
-            let got = Count { frames: kernel.rx_packets, bytes: kernel.rx_bytes };
+            let sent = Count { frames: port.tx_packets, bytes: bytes_of(port.tx_bytes) };
+            let got = Count { frames: kernel.rx_packets, bytes: bytes_of(kernel.rx_bytes) };
             claims.check(&format!("{middle} sent {sent}; {end} received {got}"), sent == got);
         }
     }
@@ -146,12 +173,17 @@ impl Ends {
 #[derive(PartialEq, Eq)]
 struct Count {
     frames: u64,
-    bytes: u64,
+    /// If they can be compared.
+    bytes: Option<u64>,
 }
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} frames ({} bytes)", term::count(self.frames), term::count(self.bytes))
+        write!(f, "{} frames", term::count(self.frames))?;
+        match self.bytes {
+            Some(bytes) => write!(f, " ({} bytes)", term::count(bytes)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -175,6 +207,7 @@ mod tests {
         };
         let json = json!({ "ports": ports });
         Ends {
+            backend: Backend::Pcap,
             kernel: kernel.map(link),
             ports: [0, 1].map(|i| PortCounters::parse(&json, i).unwrap()),
         }

@@ -41,9 +41,34 @@ pub const NEEDS: &[Need] =
 /// The whole demonstration takes well under a minute; this only ends one that hangs.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The forwarder's ports, with rings that hold a TCP window.
-const M0: &str = "pcap:m0,rx_ring=4096";
-const M1: &str = "pcap:m1,rx_ring=4096";
+/// What is under the ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel's packet sockets, through libpcap.
+    Pcap,
+    /// AF_XDP sockets.
+    AfXdp,
+}
+
+impl Backend {
+    /// The spec of an interface, with a ring that holds a TCP window, or 400 ms at 10,000 frames a second: a busy machine may
+    /// keep a program from its processor for a while, and that is not what is shown.
+    pub fn port(self, link: &str) -> String {
+        match self {
+            Backend::Pcap => format!("pcap:{link},rx_ring=4096"),
+            Backend::AfXdp => format!("af_xdp:{link},rx_ring=4096"),
+        }
+    }
+
+    /// The pool that the rings of two such ports are filled from.
+    fn pool(self) -> &'static [&'static str] {
+        match self {
+            Backend::Pcap => &[],
+            // The kernel has a quarter of it at most for each.
+            Backend::AfXdp => &["--pool-frames", "32768"],
+        }
+    }
+}
 
 /// A TCP stream of a second or more carries more than this in bytes wherever it is not broken: a few windows.
 const TCP_LEAST: u64 = 1 << 20;
@@ -191,8 +216,17 @@ fn acts(stage: &Stage, claims: &mut Claims) -> Result<()> {
     captured_traffic(stage, &net, claims)?;
     // From here on only traffic that is counted crosses: no address resolution at odd moments.
     net.pin_neighbours()?;
-    measured_traffic(stage, &net, claims)?;
-    stamped_traffic(stage, &net, claims)
+    term::header("how fast, and without loss at 10,000 packets a second");
+    measured_traffic(stage, &net, Backend::Pcap, claims)?;
+    term::header("anyport gen -> anyport fwd -> anyport sink: numbered frames, 10,000 a second");
+    stamped_traffic(stage, &net, Backend::Pcap, claims)?;
+    term::header("the same programs over AF_XDP: only the specs are other ones");
+    if !crate::is_root() {
+        println!("left out: only root of the machine itself may load programs into the kernel");
+        return Ok(());
+    }
+    measured_traffic(stage, &net, Backend::AfXdp, claims)?;
+    stamped_traffic(stage, &net, Backend::AfXdp, claims)
 }
 
 /// Act 1: a capture of everything that crosses, for tshark.
@@ -206,7 +240,8 @@ fn captured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Resul
         }
         _ => {}
     }
-    let forwarder = Forwarder::start(stage, net, &format!("{M0},capture={name}"), M1)?;
+    let capture = format!(",capture={name}");
+    let forwarder = Forwarder::start(stage, net, Backend::Pcap, &capture)?;
     let ping = traffic::ping(net, 20, traffic::Pace::Seconds(0.02))?;
     println!("ping      {ping}");
     claims.equal("every ping was answered", "sent", ping.sent, "answered", ping.received);
@@ -219,9 +254,13 @@ fn captured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Resul
 }
 
 /// Act 2: round trips, a flood without loss, throughput.
-fn measured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Result<()> {
-    term::header("how fast, and without loss at 10,000 packets a second");
-    let forwarder = Forwarder::start(stage, net, M0, M1)?;
+fn measured_traffic(
+    stage: &Stage,
+    net: &Topology,
+    backend: Backend,
+    claims: &mut Claims,
+) -> Result<()> {
+    let forwarder = Forwarder::start(stage, net, backend, "")?;
     let pings = stage.long_or_short(200, 50);
     let ping = traffic::ping(net, pings, traffic::Pace::Seconds(0.01))?;
     println!("ping      {ping}");
@@ -260,10 +299,15 @@ fn measured_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Resul
 }
 
 /// Act 3: anyport's own generator and sink on the ends, the forwarder between.
-fn stamped_traffic(stage: &Stage, net: &Topology, claims: &mut Claims) -> Result<()> {
-    term::header("anyport gen -> anyport fwd -> anyport sink: numbered frames, 10,000 a second");
-    let forwarder = Forwarder::start(stage, net, M0, M1)?;
-    let stamped = traffic::stamped(stage, net, 10_000, stage.long_or_short(50_000, 20_000))?;
+fn stamped_traffic(
+    stage: &Stage,
+    net: &Topology,
+    backend: Backend,
+    claims: &mut Claims,
+) -> Result<()> {
+    let forwarder = Forwarder::start(stage, net, backend, "")?;
+    let frames = stage.long_or_short(50_000, 20_000);
+    let stamped = traffic::stamped(stage, net, backend, 10_000, frames)?;
     println!("gen/sink  {stamped}");
     claims.equal("every frame arrived", "sent", stamped.sent, "received", stamped.received);
     let wrong = stamped.lost + stamped.duplicated + stamped.reordered;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::Stage;
 use super::forwarder::counter;
 use super::topology::{ADDRESS_B, Topology};
+use super::{Backend, Stage};
 use crate::proc::{self, Child, Stream};
 use crate::term::{bit_rate, count};
 
@@ -338,14 +338,19 @@ impl fmt::Display for Stamped {
 }
 
 /// `anyport gen` in A, `anyport sink` in B.
-pub fn stamped(stage: &Stage, net: &Topology, per_second: u32, frames: u32) -> Result<Stamped> {
+pub fn stamped(
+    stage: &Stage,
+    net: &Topology,
+    backend: Backend,
+    per_second: u32,
+    frames: u32,
+) -> Result<Stamped> {
     let mut sink = net.b.command(&stage.anyport);
-    // A ring for 400 ms: a busy machine may keep the sink from its processor for a while, and that is not what is shown.
-    sink.args(["sink", "pcap:b0,rx_ring=4096", "--json"]);
+    sink.args(["sink", &backend.port("b0"), "--json"]).args(backend.pool());
     let mut sink = Child::spawn(&mut sink, Stream::Keep, Stream::Keep)?;
-    super::forwarder::wait_open(&net.b, &["b0"], &mut sink)?;
+    super::forwarder::wait_open(&net.b, backend, &["b0"], &mut sink)?;
     let mut gen_ = net.a.command(&stage.anyport);
-    gen_.args(["gen", "pcap:a0", "--size", "60", "--json"]);
+    gen_.args(["gen", &backend.port("a0"), "--size", "60", "--json"]);
     gen_.args(["--rate", &per_second.to_string(), "--count", &frames.to_string()]);
     let started = Instant::now();
     let sent: Value = serde_json::from_str(&proc::output(&mut gen_, LIMIT)?)
