@@ -6,6 +6,9 @@ pub mod first_application {}
 #[doc = include_str!("../../docs/guide/configuration.md")]
 pub mod configuration {}
 
+#[doc = include_str!("../../docs/guide/af_xdp.md")]
+pub mod af_xdp {}
+
 #[doc = include_str!("../../docs/guide/metadata-and-offloads.md")]
 pub mod metadata_and_offloads {}
 

@@ -1,4 +1,4 @@
-//! Portable example programs: each runs on any backend, by the specs that it is given.
+//! Portable example programs: each runs on any backend, by the specs that it is given (but for the last, which starts others).
 //!
 //! | program | what it shows |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | `async` | a queue under an async runtime |
 //! | `multiqueue` | a pinned thread per queue pair, counters read from another thread |
 //! | `backend` | a whole backend, registered and used: Ethernet frames in UDP datagrams |
+//! | `handover` | a program without privileges is given an interface (AF_XDP) |
 //!
 //! ```text
 //! cargo run --release -p anyport-examples --bin ping -- pcap:eth1 10.0.0.2

@@ -45,7 +45,7 @@ fn hello_is_the_program_of_the_readme() {
 fn examples_are_short_and_say_how_to_run_them() {
     let programs = files(&root().join("examples/src/bin"), "rs");
     let library = read(root().join("examples/src/lib.rs"));
-    assert_eq!(programs.len(), 7);
+    assert_eq!(programs.len(), 8);
     for path in programs {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let text = read(&path);

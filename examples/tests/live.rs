@@ -35,6 +35,32 @@ fn hello_sends_back_what_comes_until_the_link_goes() {
     });
 }
 
+/// The program that handles frames is user 65534, and has no privilege.
+#[test]
+fn handover_gives_an_interface_to_a_program_without_privileges() {
+    in_namespace(&["a"], || {
+        let folder = tempfile::tempdir().unwrap();
+        let hello = folder.path().join("hello");
+        // Where everybody may run it.
+        let copy = format!("-m 755 {} {}", env!("CARGO_BIN_EXE_hello"), hello.display());
+        assert!(Command::new("install").args(copy.split(' ')).status().unwrap().success());
+        assert!(Command::new("chmod").arg("755").arg(folder.path()).status().unwrap().success());
+        let registry = anyport_backends::registry();
+        let mut peer = End::open(&registry, "pcap:a0,promiscuous=true");
+        let hello = hello.to_str().unwrap();
+        let arguments = ["a1", "1", "65534", hello, "af_xdp:a1,sockets=SOCKETS"];
+        let program = Program::start(env!("CARGO_BIN_EXE_handover"), &arguments);
+        peer.probe(None);
+        let frames = broadcasts(1500);
+        let wanted: Vec<_> = frames.iter().cloned().map(swapped).collect();
+        assert_eq!(peer.exchange(&frames, 50), wanted);
+        ip("link set a0 down");
+        assert_eq!(program.finish(), (true, String::new()));
+        let shown = Command::new("ip").args(["link", "show", "a1"]).output().unwrap();
+        assert!(!String::from_utf8(shown.stdout).unwrap().contains("xdp"));
+    });
+}
+
 #[test]
 fn async_program_serves_two_ports_and_stops_them() {
     in_namespace(&["a", "b"], || {

@@ -152,7 +152,8 @@ impl Handover {
             _ if modes == [XdpMode::Native] => {
                 preflight::refused_native(&title, &interface, &error)
             }
-            _ => failed("attaching the program", error),
+            Some(libc::EPERM | libc::EACCES) => failed("attaching the program", error),
+            _ => preflight::nowhere(&title, error),
         })?;
         let pinned = false;
         Ok(Handover { title, interface, queues, map, attachment, pinned, members })

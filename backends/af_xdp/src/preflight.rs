@@ -157,6 +157,19 @@ pub(crate) fn refused_native(title: &str, interface: &Interface, error: &io::Err
     unsupported(title, "attach", "native", limit)
 }
 
+/// The error where the program cannot be attached behind the driver, which every interface takes.
+pub(crate) fn nowhere(title: &str, error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => Error::Backend {
+            device: title.into(),
+            reason: "this kernel attaches no XDP program by a link, which would go with the process: Linux 5.9 is needed; `pcap:` \
+                     works without"
+                .into(),
+        },
+        _ => explain(title, "attaching the program", error),
+    }
+}
+
 /// The error where another program was attached since it was looked for.
 pub(crate) fn taken(title: &str, interface: &Interface, error: io::Error) -> Error {
     match xdp_attached(interface.index()) {

@@ -306,7 +306,7 @@ impl XdpPort {
             self.tags.check(&self.title, self.settings.info(), false)?;
             switched.extend(self.settings.switch_off(MERGING)?);
             if let Some(error) = self.attach_as(started, XdpMode::Generic)? {
-                return Err(self.explain("attaching the program", error));
+                return Err(preflight::nowhere(&self.title, error));
             }
         }
         self.say(&switched, started, refused);

@@ -285,5 +285,7 @@ fn the_listing_names_the_holder_of_a_port_and_not_its_program() {
         drop(port);
         ip("link set a1 down");
         assert_eq!(device("a1").obstacle.as_deref(), Some("it is down: `ip link set a1 up`"));
+        // That is no reason to refuse it: it may come up.
+        works("af_xdp:a1");
     });
 }
