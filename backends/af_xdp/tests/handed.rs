@@ -309,6 +309,12 @@ fn a_process_that_may_make_sockets_has_a_port_on_a_pinned_map() {
                 round_trip("af_xdp:a1", mac_of("a0"));
                 assert_eq!(other.end(), format!("{FRAMES} received, {FRAMES} sent"));
             }
+            // One that is killed leaves nothing behind that is in the way of the next.
+            let other = Other::start(name, kept, &spec, Vec::new());
+            drop(other);
+            let other = Other::start(name, kept, &spec, Vec::new());
+            round_trip("af_xdp:a1", mac_of("a0"));
+            assert_eq!(other.end(), format!("{FRAMES} received, {FRAMES} sent"));
             // Beside it there is no place for another program.
             let error = registry().open_with("af_xdp:a0", &pool()).unwrap_err().to_string();
             assert!(

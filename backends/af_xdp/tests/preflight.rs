@@ -171,8 +171,17 @@ fn a_foreign_program_is_named_and_left_alone() {
         }
         assert_eq!(command_in(&error), format!("kill {}", std::process::id()));
         assert_eq!(attached(), before);
+        // Who may not ask for the name and the link learns the rest.
+        drop(port);
+        let unnamed = || {
+            keep_only(&[Privilege::NetRaw, Privilege::NetAdmin, Privilege::Bpf]);
+            let error = refused("af_xdp:a0").to_string();
+            assert!(error.contains("XDP program ") && !error.contains("\"late\""), "{error}");
+            assert_eq!(command_in(&error), format!("kill {}", std::process::id()));
+        };
+        std::thread::scope(|scope| scope.spawn(unnamed).join().unwrap());
         link.detach();
-        port.start().unwrap();
+        works("af_xdp:a0");
     });
 }
 

@@ -128,7 +128,7 @@ impl Program {
         Program::load_with(load, name, code)
     }
 
-    /// Attaches a program of [`Kind::Xdp`](super::Kind::Xdp) to an interface (Linux 5.9).
+    /// Attaches a program of [`Kind::Xdp`] to an interface (Linux 5.9).
     ///
     /// # Errors
     /// `EBUSY` or `EEXIST` if a program is attached already; `EOPNOTSUPP` (or `EINVAL`) if the driver has no native XDP, or
