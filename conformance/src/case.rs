@@ -175,6 +175,8 @@ pub enum Power {
     Remove,
     /// Rename a device.
     Rename,
+    /// Move a device to another network namespace.
+    Move,
     /// Let a port's input end.
     EndInput,
     /// The kernel's own stack sits behind the devices: it can send and would answer.
@@ -203,6 +205,7 @@ impl Power {
             Power::Pause => "hold frames back",
             Power::Remove => "take a device away",
             Power::Rename => "rename a device",
+            Power::Move => "move a device to another network namespace",
             Power::EndInput => "end a port's input",
             Power::Host => "send and answer from a host's stack",
             Power::Tags => "leave VLAN tags beside the frames of a host",

@@ -157,6 +157,13 @@ pub trait Wires: Send + Sync {
     fn rename(&self, _end: End) -> Verdict {
         unable(Power::Rename)
     }
+    /// Moves the device of an end to another network namespace ([`Power::Move`]).
+    ///
+    /// # Errors
+    /// If that does not work.
+    fn move_away(&self, _end: End) -> Verdict {
+        unable(Power::Move)
+    }
     /// Lets the input of an end's port end ([`Power::EndInput`]).
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 use anyport::{Link, MacAddr, Registry};
@@ -125,6 +125,7 @@ impl Rig for VethRig {
             Power::Cable,
             Power::Remove,
             Power::Rename,
+            Power::Move,
             Power::Host,
             Power::Witness,
             Power::LongFrames,
@@ -177,6 +178,7 @@ impl Rig for VethRig {
             backends: backends.filter(|name| INTERFACE_BACKENDS.contains(name)).collect(),
             names: Mutex::new(names.clone()),
             tag: Mutex::new(None),
+            elsewhere: Mutex::new(None),
         };
         for name in &names {
             if self.tags_in_frames {
@@ -199,6 +201,8 @@ struct VethWires {
     names: Mutex<[String; 2]>,
     /// Leaves a tag beside frames.
     tag: Mutex<Option<Attached>>,
+    /// A process in a namespace of its own, to move devices to.
+    elsewhere: Mutex<Option<Child>>,
 }
 
 impl VethWires {
@@ -253,6 +257,15 @@ impl Wires for VethWires {
         ip(&format!("link set {old} name {new}"))?;
         self.names.lock().map_err(|_| "an earlier call panicked")?[end.index()] = new;
         Ok(())
+    }
+
+    fn move_away(&self, end: End) -> Verdict {
+        let mut elsewhere = self.elsewhere.lock().map_err(|_| "an earlier call panicked")?;
+        let process = match &mut *elsewhere {
+            Some(process) => process,
+            none => none.insert(somewhere_else()?),
+        };
+        ip(&format!("link set {} netns {}", self.name(end), process.id()))
     }
 
     fn host(&self, end: End, at_peer: MacAddr) -> Verdict<Host> {
@@ -336,7 +349,25 @@ impl Drop for VethWires {
                 break;
             }
         }
+        if let Ok(Some(mut process)) = self.elsewhere.lock().map(|mut process| process.take()) {
+            // It does nothing but be there; without it the namespace goes.
+            let _ = process.kill().and_then(|()| process.wait());
+        }
     }
+}
+
+/// A process that sleeps in a network namespace of its own, for no longer than any case takes.
+fn somewhere_else() -> Verdict<Child> {
+    let mut sleep = Command::new("sleep");
+    sleep.arg("120").process_group(0).stdin(Stdio::null());
+    // SAFETY: what runs between fork and exec is one system call.
+    let sleep = unsafe {
+        sleep.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    sleep.spawn().map_err(|error| Failure(format!("running `sleep` in another namespace: {error}")))
 }
 
 /// Runs `ip` with arguments that contain no blanks of their own, in the calling thread's namespace.

@@ -87,6 +87,15 @@ pub(super) const CASES: &[Case] = &[
         run: lost_device_frees,
     },
     Case {
+        name: "faults.a_device_that_moves_away_is_gone",
+        clauses: &["F3", "T9", "P1"],
+        about: "Moves the device to another network namespace under a thread that sends, one that receives and the control \
+                handle, and closes the port; the port at the other end lives on.",
+        why: "Containers take the interfaces that they are given away from whoever had them.",
+        needs: &[Need::TwoWay, Need::CanVanish, Need::Rig(Power::Move)],
+        run: device_moves_under_load,
+    },
+    Case {
         name: "faults.a_renamed_device_goes_on",
         clauses: &["F3", "L2"],
         about: "Renames the device under load: that is no loss.",
@@ -291,20 +300,43 @@ fn says_gone(what: &str, error: &Error, side: &anyport::Port) -> Verdict {
 }
 
 fn device_goes_under_load(ctx: &Ctx) -> Verdict {
+    goes_under_load(ctx, || ctx.wires().remove(End::A)).map(drop)
+}
+
+fn device_moves_under_load(ctx: &Ctx) -> Verdict {
+    let mut b = goes_under_load(ctx, || ctx.wires().move_away(End::A))?;
+    // A device that is moved is down; the one that stays has lost its link, and no more.
+    let control = b.port().control();
+    eventually("link-down at the other end", || Ok((!control.link()?.up).then_some(())))?;
+    b.take()?;
+    // That may take it 200 ms to notice (T8).
+    eventually("a queue that takes nothing without a link", || {
+        Ok((b.offer(&frames::run(frames::STRANGER, 3, 60))? == 0).then_some(()))
+    })?;
+    b.close()?;
+    // By its name it is not to be had here.
+    let error = refusal(ctx.open(End::A, ""), "opening a device of another namespace")?;
+    let clear = matches!(error, Error::UnknownDevice { .. } | Error::DeviceGone { .. });
+    ensure!(clear, "opening a device of another namespace says: {error}");
+    Ok(())
+}
+
+/// Takes the device of end A away under load; the port at the other end.
+fn goes_under_load(ctx: &Ctx, take_away: impl FnOnce() -> Verdict) -> Verdict<Side> {
     let (a, mut b) = ctx.pair()?;
     let to = b.mac();
     let (port, mut rx, mut tx, pool) = a.into_parts();
     let (_, sending) = Stream::start(tx.remove(0), pool.clone(), to)?;
     let receiving = receive_until_gone(rx.remove(0))?;
     b.receive(500)?;
-    ctx.wires().remove(End::A)?;
+    take_away()?;
     let error = refusal(sending.join()?, "sending on a device that is gone")?;
     says_gone("send", &error, &port)?;
     says_gone("recv", &receiving.join()?, &port)?;
     says_gone("link", &refusal(port.control().link(), "its link")?, &port)?;
     port.close()?;
     same!(pool.free(), pool.capacity(), "frames in the pool");
-    Ok(())
+    Ok(b)
 }
 
 fn device_goes_while_waiting(ctx: &Ctx) -> Verdict {
