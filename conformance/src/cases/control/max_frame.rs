@@ -35,6 +35,15 @@ pub(super) const CASES: &[Case] = &[
         run: largest_maximum,
     },
     Case {
+        name: "control.jumbo_frames_over_pools_of_any_frame_size",
+        clauses: &["M2", "R3", "T4"],
+        about: "The same for 9,014 bytes (an MTU of 9,000), with pools whose frames hold a fifth, a half, or all of that, \
+                and other ones at the other end.",
+        why: "Who asks for jumbo frames has a pool already, and its frames are of the size that they are.",
+        needs: &[Need::TwoWay, Need::SetMaxFrame, Need::MaxFrame(9014), Need::Segments(6)],
+        run: jumbo,
+    },
+    Case {
         name: "control.inserted_tag_counts_after_inserting",
         clauses: &["M2", "O3"],
         about: "Lets the port insert a tag into frames of the maximum and one byte more.",
@@ -159,6 +168,30 @@ fn largest_maximum(ctx: &Ctx) -> Verdict {
         let (mut a, mut b) = with_maximum(ctx, max)?;
         to_the_byte(&mut a, &mut b, max)?;
         to_the_byte(&mut b, &mut a, max)?;
+    }
+    Ok(())
+}
+
+fn jumbo(ctx: &Ctx) -> Verdict {
+    let most = ctx.capability(End::A).max_segments.min(ctx.capability(End::B).max_segments);
+    let keys = format!("max_frame=9014,max_segments={most}");
+    for sizes in [[2048, 2048], [4096, 2048], [2048, 16384], [16384, 4096]] {
+        let pool = |size| anyport::Pool::builder().frames(1024).frame_size(size).build();
+        let mut a = ctx.start_with(End::A, &keys, &pool(sizes[0])?)?;
+        let mut b = ctx.start_with(End::B, &keys, &pool(sizes[1])?)?;
+        ctx.settle(&a, &b)?;
+        to_the_byte(&mut a, &mut b, 9014)?;
+        to_the_byte(&mut b, &mut a, 9014)?;
+        // In any order with short ones, and with nothing of a frame in the next.
+        let lengths = [9014, 60, 1793, 9013, 3841, 100, 7000, 1792];
+        let mixed: Vec<_> = (0..64)
+            .map(|n| frames::numbered(b.mac(), n, lengths[n as usize % lengths.len()]))
+            .collect();
+        ensure!(a.pass_to(&mut b, &mixed)? == mixed, "frames were lost or changed ({sizes:?})");
+        for side in [&mut a, &mut b] {
+            side.port_mut().stop()?;
+            same!(side.pool().free(), side.pool().capacity(), "frames in the pool ({sizes:?})");
+        }
     }
     Ok(())
 }
