@@ -2,10 +2,10 @@
 
 use anyport::{Burst, Wake};
 
-use crate::case::{Case, Need, Verdict};
+use crate::case::{Case, Failure, Need, Verdict};
 use crate::ctx::{Ctx, End, PATIENCE, eventually};
 use crate::own::Worker;
-use crate::side::Side;
+use crate::side::{Side, bytes};
 use crate::{ensure, frames, same};
 
 pub(super) const CASES: &[Case] = &[
@@ -16,6 +16,15 @@ pub(super) const CASES: &[Case] = &[
         why: "Frames lost for want of memory must show up under that name, and must not take the port with them.",
         needs: &[Need::TwoWay],
         run: a_dry_pool,
+    },
+    Case {
+        name: "receive.a_pool_with_free_frames_is_not_dry",
+        clauses: &["R7", "R2"],
+        about: "Small bursts arrive at a port with a pool of 64 and are freed at once, 300 of each size from 1 to 7: none is \
+                lost.",
+        why: "A port that waits for many free places before it gives the device new frames runs dry beside a full pool.",
+        needs: &[Need::TwoWay],
+        run: free_frames_are_used,
     },
     Case {
         name: "receive.frames_given_back_wake_a_starved_wait",
@@ -99,6 +108,34 @@ fn a_dry_pool(ctx: &Ctx) -> Verdict {
     }
     ensure!(arrived == more, "{} of 100 frames arrived afterwards", arrived.len());
     drop(held);
+    Ok(())
+}
+
+fn free_frames_are_used(ctx: &Ctx) -> Verdict {
+    let pool = ctx.pool(64)?;
+    let mut a = ctx.start(End::A, "")?;
+    let mut b = ctx.start_with(End::B, "", &pool)?;
+    ctx.settle(&a, &b)?;
+    let frames = frames::run(b.mac(), 7, 60);
+    for size in 1..=frames.len() {
+        for round in 0..300 {
+            a.send(&frames[..size])?;
+            // Once it has what was sent it does not ask again: the next burst is on its way.
+            let mut arrived = Vec::new();
+            while arrived.len() < size {
+                let burst = b.receive_packets().map_err(|Failure(error)| {
+                    let dropped = b.counters().rx_no_buffer;
+                    format!("round {round} of {size} frames, rx_no_buffer {dropped:?}: {error}")
+                })?;
+                arrived.extend(burst.iter().map(bytes));
+            }
+            ensure!(
+                arrived == frames[..size],
+                "round {round}: other frames than the {size} sent came"
+            );
+        }
+    }
+    same!(b.counters().rx_dropped(), 0, "drops");
     Ok(())
 }
 
