@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyport::{Capability, Pool, Port, Registry, Spec};
 
-use crate::case::{Failure, Power, Verdict};
+use crate::case::{Failure, Verdict};
 use crate::helper::{Helper, HelperCommand};
 use crate::rig::Wires;
 use crate::side::Side;
@@ -46,8 +46,6 @@ pub struct Ctx {
     registry: Registry,
     wires: Box<dyn Wires>,
     capabilities: [Capability; 2],
-    /// What is lost is lost at an end ([`Power::Direct`]).
-    direct: bool,
     helper: Option<HelperCommand>,
     /// Numbers for whatever has to differ.
     next: AtomicUsize,
@@ -58,11 +56,9 @@ impl Ctx {
         registry: Registry,
         wires: Box<dyn Wires>,
         capabilities: [Capability; 2],
-        powers: &[Power],
         helper: Option<HelperCommand>,
     ) -> Ctx {
-        let direct = powers.contains(&Power::Direct);
-        Ctx { registry, wires, capabilities, direct, helper, next: AtomicUsize::new(1) }
+        Ctx { registry, wires, capabilities, helper, next: AtomicUsize::new(1) }
     }
 
     /// What lies between the ends.
@@ -78,11 +74,6 @@ impl Ctx {
     /// What the port of an end can do.
     pub fn capability(&self, end: End) -> &Capability {
         &self.capabilities[end.index()]
-    }
-
-    /// Whether all that is sent to an end, and does not arrive, is counted there.
-    pub fn counts_every_loss(&self, end: End) -> bool {
-        self.direct && self.capability(end).exact_drops
     }
 
     /// The spec of an end, without further keys.

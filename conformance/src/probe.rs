@@ -43,7 +43,7 @@ pub(crate) fn probe(registry: Registry, wires: Box<dyn Wires>) -> Verdict {
     if capabilities.iter().any(|capability| !capability.receives || !capability.transmits) {
         return Ok(());
     }
-    let ctx = Ctx::new(registry, wires, capabilities, &[], None);
+    let ctx = Ctx::new(registry, wires, capabilities, None);
     let probe = Probe::start(&ctx)?;
     probe.run(&ctx)
 }

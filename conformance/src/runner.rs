@@ -199,8 +199,7 @@ fn suite(
             (_, Some(reason)) => Outcome::Skipped(reason),
             (Some(name), None) => Outcome::Failed(format!("not run, because {name} still runs")),
             (None, None) => {
-                let run =
-                    run_case(&*rig, number + 1, case, (&capabilities, &powers), helper.clone());
+                let run = run_case(&*rig, number + 1, case, &capabilities, helper.clone());
                 run.unwrap_or_else(|Hung| {
                     hung = Some(case.name);
                     Outcome::Failed(format!("still running after {LIMIT:?}"))
@@ -234,14 +233,14 @@ fn run_case(
     rig: &dyn Rig,
     number: usize,
     case: &'static Case,
-    (capabilities, powers): (&[Capability; 2], &[Power]),
+    capabilities: &[Capability; 2],
     helper: Option<HelperCommand>,
 ) -> Result<Outcome, Hung> {
     let wires = match rig.wires(number) {
         Ok(wires) => wires,
         Err(Failure(error)) => return Ok(Outcome::Failed(format!("the rig failed: {error}"))),
     };
-    let ctx = Ctx::new(rig.registry(), wires, capabilities.clone(), powers, helper);
+    let ctx = Ctx::new(rig.registry(), wires, capabilities.clone(), helper);
     let (say, hear) = channel();
     let thread = std::thread::Builder::new().name(case.name.into()).spawn(move || {
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.run)(&ctx)));

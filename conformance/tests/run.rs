@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyport_conformance::rig::{Given, LoopRig};
+use anyport_conformance::rig::{Given, JoinedRig, LoopRig};
 use anyport_conformance::{
     Failure, Filter, Outcome, Report, Verdict, cases, report, run, run_until,
 };
@@ -21,6 +21,25 @@ fn given_ports_must_be_connected_both_ways() {
     assert!(text.starts_with("loop:given.0 and loop:other.0 are not connected"), "{text}");
     let Failure(text) = on_loop("loop:given.0,drop=1", "loop:given.1").unwrap_err();
     assert!(text.starts_with("frames pass from loop:given.0,drop=1 to loop:given.1"), "{text}");
+}
+
+#[test]
+fn joined_rigs_are_one_wire() {
+    let rig = JoinedRig::new("loop-loop", LoopRig::new(), LoopRig::with_offloads());
+    let filter = Filter { names: vec!["receive.".into(), "control.".into()], ..Filter::default() };
+    let report = run(Box::new(rig), &filter, None, &mut |_| {}).unwrap();
+    let failed: Vec<_> =
+        report.results.iter().filter(|case| matches!(case.outcome, Outcome::Failed(_))).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let outcome = |name: &str| {
+        let result = report.results.iter().find(|result| result.name == name).unwrap();
+        result.outcome.clone()
+    };
+    assert_eq!(outcome("receive.order_and_bytes"), Outcome::Passed);
+    assert_eq!(outcome("control.largest_maximum_to_the_byte"), Outcome::Passed);
+    // A forwarder under load is no wire.
+    let Outcome::Skipped(why) = outcome("receive.overload_is_counted_exactly") else { panic!() };
+    assert!(why.starts_with("the rig cannot"), "{why}");
 }
 
 #[test]

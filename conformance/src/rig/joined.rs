@@ -19,7 +19,7 @@ use super::{Rig, Wires};
 use crate::case::{Failure, Power, Verdict};
 use crate::ctx::End;
 
-/// Frames of the forwarder's pool, of so many bytes: those of the largest maximum that both backends can have.
+/// Frames of the forwarder's pool, of so many bytes; longer ones are chains, where both backends can have those.
 const FRAMES: u32 = 16384;
 const FRAME_SIZE: u32 = 4096;
 
@@ -95,11 +95,16 @@ struct Forwarder {
 impl Forwarder {
     fn start(registry: &Registry, specs: &[String; 2]) -> Verdict<Forwarder> {
         let pool = Pool::builder().frames(FRAMES).frame_size(FRAME_SIZE).build()?;
-        let (mut ports, mut queues) = (Vec::new(), Vec::new());
+        let mut ports = Vec::new();
         for spec in specs {
-            let mut port = open(registry, spec, &pool)?;
+            ports.push(registry.open_with(spec, &pool)?);
+        }
+        // What comes in by one in so many segments goes out by the other.
+        let segments = ports.iter().map(|port| port.capability().max_segments).min().unwrap_or(1);
+        let mut queues = Vec::new();
+        for port in &mut ports {
+            set_up(port, &pool, segments)?;
             queues.push(port.start()?.into_pair());
-            ports.push(port);
         }
         let (Some((rx_b, tx_b)), Some((rx_a, tx_a))) = (queues.pop(), queues.pop()) else {
             return Err(Failure("two ports have two pairs of queues".into()));
@@ -122,19 +127,19 @@ impl Drop for Forwarder {
     }
 }
 
-/// Opens a port that takes and gives everything unchanged, up to what a frame of the pool holds.
-fn open(registry: &Registry, spec: &str, pool: &Pool) -> Verdict<Port> {
-    let mut port = registry.open_with(spec, pool)?;
+/// Lets a port take and give everything unchanged, up to what so many segments hold.
+fn set_up(port: &mut Port, pool: &Pool, segments: u16) -> Verdict {
     let (mut config, capability) = (port.config(), port.capability());
     config.promiscuous = capability.promiscuous;
     config.finish_checksums = Switch::Off;
     config.rx_ring = Some(RING.clamp(capability.rx_ring.min, capability.rx_ring.max));
+    config.max_segments = segments;
     if capability.set_max_frame {
         // One tag may come on top.
-        config.max_frame = Some(capability.max_frame.min(pool.room() - 4));
+        let room = pool.room() * usize::from(segments) - 4;
+        config.max_frame = Some(capability.max_frame.min(room));
     }
-    port.configure(config)?;
-    Ok(port)
+    Ok(port.configure(config)?)
 }
 
 /// One way through the forwarder.

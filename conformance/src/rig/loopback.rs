@@ -1,5 +1,7 @@
 //! The in-process cable.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyport::Registry;
 use anyport_loopback::Cable;
 
@@ -53,17 +55,15 @@ impl Rig for LoopRig {
         ]
     }
 
-    fn wires(&self, number: usize) -> Verdict<Box<dyn Wires>> {
-        Ok(Box::new(LoopWires { cable: Cable::named(&name(number)), offloads: self.offloads }))
+    fn wires(&self, _: usize) -> Verdict<Box<dyn Wires>> {
+        Ok(Box::new(LoopWires { cable: Cable::named(&name()), offloads: self.offloads }))
     }
 }
 
-/// Other suites of the same process (tests run side by side) must not meet on a cable: the suite's thread is part of
-/// the name.
-fn name(number: usize) -> String {
-    let digits: String =
-        format!("{:?}", std::thread::current().id()).chars().filter(char::is_ascii_digit).collect();
-    format!("conformance-{digits}-{number}")
+/// A name that no other cable has: other rigs and suites of the same process must not meet on one.
+fn name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("conformance-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 struct LoopWires {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyport::{Counters, Stats};
 
-use crate::case::{Case, Need, Verdict};
+use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End, eventually};
 use crate::own::Worker;
 use crate::side::Side;
@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case] = &[
         about: "Compares which counters there are when the port is opened, started, under traffic, after drops, stopped and \
                 closed.",
         why: "A graph with a counter that comes and goes has holes, and a 0 for `unknown` hides what it should show.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: the_same_ones,
     },
     Case {
@@ -42,7 +42,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["S3"],
         about: "Adds up the counters of the queues of ports with one queue each way, after traffic and drops.",
         why: "Two views of the same number must not differ.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: queues_add_up,
     },
     Case {
@@ -59,7 +59,7 @@ pub(super) const CASES: &[Case] = &[
         about: "Reads two thousand times between frames, and after frames were dropped and filtered; every reading is the \
                 same, and no frame is lost by it.",
         why: "Registers that clear when read, and readings that cost frames, are both to be had.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: reading_changes_nothing,
     },
     Case {

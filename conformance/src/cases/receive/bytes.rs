@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyport::{Burst, Wake};
 
-use crate::case::{Case, Need, Verdict};
+use crate::case::{Case, Need, Power, Verdict};
 use crate::ctx::{Ctx, End};
 use crate::frames::Flow;
 use crate::own::sleeps;
@@ -42,7 +42,7 @@ pub(super) const CASES: &[Case] = &[
         clauses: &["R2"],
         about: "One thread sends 20,000 numbered frames as fast as they are accepted while another receives.",
         why: "A ring whose two sides race delivers a frame twice, or an old frame in place of a new one.",
-        needs: &[Need::TwoWay],
+        needs: &[Need::TwoWay, Need::Rig(Power::Direct)],
         run: order_under_load,
     },
     Case {
@@ -148,7 +148,7 @@ fn order_under_load(ctx: &Ctx) -> Verdict {
         ensure!(sent.get(number as usize) == Some(frame), "frame {number} was changed");
         next = number + 1;
     }
-    if ctx.counts_every_loss(End::B) {
+    if ctx.capability(End::B).exact_drops {
         let counted = b.counters().rx_dropped();
         same!(arrived.len() as u64 + counted, sent.len() as u64, "delivered + counted as dropped");
     }
