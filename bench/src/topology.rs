@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::{Context, Result, ensure};
 
 /// How favoured programs are (`nice`).
-const NICE: &str = "-15";
+const NICE: &str = "-19";
 
 /// A command that runs another one in a new network namespace, which goes with it.
 pub fn in_namespace(program: impl AsRef<std::ffi::OsStr>) -> Command {

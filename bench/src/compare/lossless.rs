@@ -69,6 +69,7 @@ fn overloaded(program: Program) -> Result<f64> {
     let programs = vec![program, flood()?];
     let setup = Setup {
         programs,
+        measured: 0,
         arrived: Counter::Received("s1"),
         offered: Some(Counter::Received("f0")),
     };

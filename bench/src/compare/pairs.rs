@@ -133,12 +133,17 @@ fn gen_to_sink() -> Result<Setup> {
 
 /// One sender, and the kernel at the other end.
 fn sender(program: Program) -> Result<Setup> {
-    Ok(Setup { programs: vec![program], arrived: Counter::Received("s0"), offered: None })
+    Ok(Setup {
+        programs: vec![program],
+        measured: 0,
+        arrived: Counter::Received("s0"),
+        offered: None,
+    })
 }
 
 fn pair(receiver: Program, sender: Program) -> Result<Setup> {
     let programs = vec![receiver, sender];
-    Ok(Setup { programs, arrived: Counter::Redirected("s0"), offered: None })
+    Ok(Setup { programs, measured: 1, arrived: Counter::Redirected("s0"), offered: None })
 }
 
 /// A forwarder under more load than it can forward, made by libpcap.
@@ -154,6 +159,7 @@ fn forwarder(program: Program) -> Result<Setup> {
 fn under(program: Program, load: Program) -> Result<Setup> {
     Ok(Setup {
         programs: vec![program, load],
+        measured: 0,
         arrived: Counter::Received("s1"),
         offered: Some(Counter::Received("f0")),
     })

@@ -5,6 +5,7 @@
 //!   removed from the interface afterwards.
 //! - Two threads of DPDK's are pinned, one of which only waits; the one that works is put where the other programs run.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -173,14 +174,53 @@ impl Running {
         Ok(Duration::from_millis(ticks * 1000 / per_second))
     }
 
-    /// The time for which its threads wanted a core and others had it.
-    pub fn waited(&self) -> Duration {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id()));
-        let of = |entry: std::io::Result<std::fs::DirEntry>| -> Option<u64> {
-            let all = std::fs::read_to_string(entry.ok()?.path().join("schedstat")).ok()?;
-            all.split(' ').nth(1)?.parse().ok()
+    /// Of its threads that are there now, the times for which each has had a core, and has waited for one.
+    pub fn threads(&self) -> Threads {
+        let of = |entry: std::io::Result<std::fs::DirEntry>| -> Option<(u64, Turns)> {
+            let path = entry.ok()?.path();
+            let all = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            let mut times =
+                all.split(' ').map_while(|word| word.parse().ok().map(Duration::from_nanos));
+            let turns = Turns { ran: times.next()?, waited: times.next()? };
+            Some((path.file_name()?.to_str()?.parse().ok()?, turns))
         };
-        Duration::from_nanos(threads.map_or(0, |threads| threads.filter_map(of).sum()))
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id()));
+        Threads(threads.map_or_else(|_| HashMap::new(), |threads| threads.filter_map(of).collect()))
+    }
+}
+
+/// How a thread's time went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// It had a core.
+    pub ran: Duration,
+    /// It wanted one, and others had it.
+    pub waited: Duration,
+}
+
+impl Turns {
+    /// The part of the time in which it wanted a core for which it had one.
+    pub fn share(&self) -> f64 {
+        let wanted = self.ran + self.waited;
+        if wanted.is_zero() { 1.0 } else { self.ran.as_secs_f64() / wanted.as_secs_f64() }
+    }
+}
+
+/// The threads of a program, by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Threads(HashMap<u64, Turns>);
+
+impl Threads {
+    /// Since `before`, the times of the thread that has had a core for the longest time: the one that does the work.
+    pub fn busiest_since(&self, before: &Threads) -> Turns {
+        let since = |(thread, now): (&u64, &Turns)| {
+            let before = before.0.get(thread).copied().unwrap_or_default();
+            Turns {
+                ran: now.ran.saturating_sub(before.ran),
+                waited: now.waited.saturating_sub(before.waited),
+            }
+        };
+        self.0.iter().map(since).max_by_key(|turns| turns.ran).unwrap_or_default()
     }
 }
 
@@ -200,5 +240,24 @@ impl Drop for Running {
         for interface in &self.leaves {
             let _ = ip(&format!("link set {interface} xdp off"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns(ran: u64, waited: u64) -> Turns {
+        Turns { ran: Duration::from_millis(ran), waited: Duration::from_millis(waited) }
+    }
+
+    #[test]
+    fn the_busiest_thread_is_the_one_that_ran_most_in_between() {
+        let before = Threads(HashMap::from([(1, turns(500, 0)), (2, turns(10, 5))]));
+        let after =
+            Threads(HashMap::from([(1, turns(510, 90)), (2, turns(40, 15)), (3, turns(20, 0))]));
+        assert_eq!(after.busiest_since(&before), turns(30, 10));
+        assert_eq!(after.busiest_since(&before).share(), 0.75);
+        assert_eq!(before.busiest_since(&before).share(), 1.0);
     }
 }

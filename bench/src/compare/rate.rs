@@ -1,14 +1,15 @@
 //! Starts programs, waits until frames arrive, and counts them over a window.
 //!
-//! A window in which the programs had to wait for their cores, because others were at work on the machine, is measured
-//! again, a few times; the least disturbed one counts.
+//! Others may be at work on the machine. So a rate is per second of the time in which the program that sets it has had its
+//! core, which on a quiet machine is all of it. And a window in which a program had to wait for its core for more than a
+//! moment is measured again, a few times; the least disturbed one counts.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::counters::Counter;
-use super::programs::{Program, Running};
+use super::programs::{Program, Running, Turns};
 
 /// How long each measurement counts.
 pub const WINDOW: Duration = Duration::from_secs(1);
@@ -30,6 +31,8 @@ const WINDOWS: usize = 5;
 pub struct Setup {
     /// Receivers first.
     pub programs: Vec<Program>,
+    /// Which of them sets the rate.
+    pub measured: usize,
     /// What arrives.
     pub arrived: Counter,
     /// What came in at a forwarder in the same time.
@@ -43,7 +46,7 @@ pub struct Rate {
     pub arrived: f64,
     /// What was offered to a forwarder.
     pub offered: Option<f64>,
-    /// The part of the window for which a program waited for its core.
+    /// The part of the window for which one of the programs waited for its core.
     pub disturbed: f64,
 }
 
@@ -59,7 +62,7 @@ impl Setup {
         std::thread::sleep(SETTLE);
         let mut best: Option<Rate> = None;
         for _ in 0..WINDOWS {
-            let rate = window(&programs, self.arrived, self.offered)?;
+            let rate = window(&programs, self.measured, self.arrived, self.offered)?;
             if best.is_none_or(|best| rate.disturbed < best.disturbed) {
                 best = Some(rate);
             }
@@ -88,24 +91,31 @@ pub fn ready(programs: &mut [Running], arrived: Counter) -> Result<()> {
     Ok(())
 }
 
-fn window(programs: &[Running], arrived: Counter, offered: Option<Counter>) -> Result<Rate> {
+fn window(
+    programs: &[Running],
+    measured: usize,
+    arrived: Counter,
+    offered: Option<Counter>,
+) -> Result<Rate> {
     let look = || -> Result<(Instant, u64, Option<u64>)> {
         Ok((Instant::now(), arrived.read()?, offered.map(Counter::read).transpose()?))
     };
-    let waited = || programs.iter().map(Running::waited).collect::<Vec<_>>();
-    let (waited_before, (start, first, first_offered)) = (waited(), look()?);
+    let threads = || programs.iter().map(Running::threads).collect::<Vec<_>>();
+    let (threads_before, (start, first, first_offered)) = (threads(), look()?);
     std::thread::sleep(WINDOW);
-    let ((end, last, last_offered), waited_after) = (look()?, waited());
-    let seconds = (end - start).as_secs_f64();
-    let per_second = |from: u64, to: u64| (to - from) as f64 / seconds;
-    let most = waited_before
+    let ((end, last, last_offered), threads_after) = (look()?, threads());
+    let turns: Vec<Turns> = threads_after
         .iter()
-        .zip(waited_after)
-        .map(|(before, after)| after.saturating_sub(*before))
-        .max();
+        .zip(&threads_before)
+        .map(|(after, before)| after.busiest_since(before))
+        .collect();
+    let seconds = (end - start).as_secs_f64();
+    let share = turns.get(measured).map_or(1.0, Turns::share);
+    let per_second = |from: u64, to: u64| (to - from) as f64 / seconds;
+    let most = turns.iter().map(|turns| turns.waited).max().unwrap_or_default();
     Ok(Rate {
-        arrived: per_second(first, last),
+        arrived: per_second(first, last) / share,
         offered: first_offered.zip(last_offered).map(|(first, last)| per_second(first, last)),
-        disturbed: most.unwrap_or_default().as_secs_f64() / seconds,
+        disturbed: most.as_secs_f64() / seconds,
     })
 }

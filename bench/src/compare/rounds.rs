@@ -97,6 +97,8 @@ impl Pair {
         json!({
             "name": name, "what": what, "peer": peer, "rounds": rounds, "goal": goal, "target": self.target,
             "anyport_pps": ours, "peer_pps": theirs, "ratio": ratio, "ratios": ratios,
+            "anyport_all": pairs.iter().map(|pair| pair.0.arrived).collect::<Vec<_>>(),
+            "peer_all": pairs.iter().map(|pair| pair.1.arrived).collect::<Vec<_>>(),
             "anyport_share_of_offered": shares[0], "peer_share_of_offered": shares[1],
             "waited_for_cores": disturbed,
         })
