@@ -21,7 +21,9 @@ pub fn run(ws: &Workspace, options: Options) -> Result<bool> {
     let mut needs = vec![Need::Libpcap];
     let mut runs: Vec<&[&str]> = Vec::new();
     if options.compare {
-        needs.extend([Need::Dpdk, Need::Ip]);
+        needs.extend([Need::Dpdk, Need::Ip, Need::Ethtool]);
+        // What is compared stands beside what compares.
+        runs.push(&["build", "--release", "-p", "anyport-cli", "-p", "anyport-bench"]);
         runs.push(&["run", "--release", "-p", "anyport-bench", "--bin", "anyport-bench-compare"]);
     }
     if options.instructions {

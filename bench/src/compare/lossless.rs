@@ -3,8 +3,9 @@
 //! First the forwarder is offered more than it can forward; what it then forwards is its rate. Then it is offered parts of
 //! that, evenly paced, and every frame that comes in has to come out.
 //!
-//! Trap: a forwarder that is off its core for a millisecond has lost a ring full of frames. A loss in a window for which a
-//! program waited for its core is the machine's, so such a window is measured again.
+//! Trap: a forwarder that is off its core for a millisecond has lost what a ring of 1024 holds. So its rings hold 8192 here,
+//! and a loss in a window for which a program waited for its core for longer than they last is the machine's: such a window
+//! is measured again, a few times.
 
 #![allow(clippy::print_stdout, reason = "the output of a program")]
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::COPIES;
 use super::counters::Counter;
-use super::pairs::{anyport_forwarder, bare_forwarder, flood};
+use super::pairs::flood;
 use super::programs::{Program, Running};
 use super::rate::{Setup, WINDOW, ready};
 
@@ -28,80 +29,92 @@ const PARTS: [f64; 5] = [0.6, 0.7, 0.8, 0.9, 0.95];
 /// How long frames may be on their way.
 const ON_THE_WAY: Duration = Duration::from_millis(200);
 
-/// Measures `anyport fwd` and the bare forwarder, each part so many times, and prints what comes of it.
+/// Entries of the forwarder's receive rings.
+const RING: u32 = 8192;
+
+/// Attempts at a window that is not disturbed.
+const ATTEMPTS: usize = 5;
+
+/// Measures `anyport fwd`, each part so many times, and prints what comes of it.
 ///
 /// # Errors
 /// A program does not start, or moves nothing.
 pub fn measure(rounds: usize) -> Result<Value> {
+    let most = overloaded()?;
+    println!(
+        "{NAME}: fwd over AF_XDP forwards {:.3} M/s of more; of what is offered it has lost:",
+        most / 1e6
+    );
     let mut results = Vec::new();
-    let programs: [(&str, fn() -> Result<Program>); 2] =
-        [("anyport", anyport_forwarder), ("bare rings", bare_forwarder)];
-    for (name, program) in programs {
-        let most = overloaded(program()?)?;
+    for part in PARTS {
+        let mut losses = (0..rounds).map(|_| loss(most * part)).collect::<Result<Vec<_>>>()?;
+        losses.sort_unstable_by_key(|loss| loss.lost);
+        let clean = losses.iter().filter(|loss| loss.lost == 0).count();
+        let disturbed = losses.iter().filter(|loss| loss.disturbed).count();
+        let (Loss { offered, lost, .. }, seconds) =
+            (&losses[losses.len() / 2], WINDOW.as_secs_f64());
         println!(
-            "{NAME}: {name}: {:.3} M/s of more than it can forward; offered parts of that, it has lost:",
-            most / 1e6
+            "  at {:.0} % of that, {:.3} M/s: {lost} of {offered} frames (median); none in {clean} of {rounds} windows, {disturbed} of which \
+             the machine disturbed",
+            part * 100.0,
+            *offered as f64 / seconds / 1e6,
         );
-        for part in PARTS {
-            let mut losses =
-                (0..rounds).map(|_| loss(program()?, most * part)).collect::<Result<Vec<_>>>()?;
-            losses.sort_unstable_by_key(|loss| loss.lost);
-            let clean = losses.iter().filter(|loss| loss.lost == 0).count();
-            let middle = &losses[losses.len() / 2];
-            println!(
-                "  {:.0} % ({:.3} M/s): {} of {} frames (median); none in {clean} of {rounds} windows",
-                part * 100.0,
-                middle.offered as f64 / middle.seconds / 1e6,
-                middle.lost,
-                middle.offered
-            );
-            results.push(json!({
-                "program": name, "rate": most, "part": part, "windows": rounds, "clean_windows": clean,
-                "offered": middle.offered, "lost": middle.lost,
-            }));
-        }
+        results.push(json!({
+            "part": part, "windows": rounds, "clean_windows": clean, "disturbed_windows": disturbed,
+            "offered": offered, "lost": lost,
+        }));
     }
-    Ok(json!({ "name": NAME, "results": results }))
+    Ok(json!({ "name": NAME, "rate": most, "rx_ring": RING, "parts": results }))
 }
 
-/// What a forwarder forwards of too much.
-fn overloaded(program: Program) -> Result<f64> {
-    let programs = vec![program, flood()?];
-    let setup = Setup {
-        programs,
-        measured: 0,
-        arrived: Counter::Received("s1"),
-        offered: Some(Counter::Received("f0")),
-    };
-    Ok(setup.measure()?.arrived)
+fn forwarder() -> Result<Program> {
+    Program::anyport(1, &format!("fwd af_xdp:f0,rx_ring={RING} af_xdp:f1,rx_ring={RING}"))
+}
+
+/// What the forwarder forwards of too much.
+fn overloaded() -> Result<f64> {
+    let programs = vec![forwarder()?, flood()?];
+    let (arrived, offered) = (Counter::Received("s1"), Some(Counter::Received("f0")));
+    Ok(Setup { programs, measured: 0, arrived, offered }.measure()?.arrived)
 }
 
 /// What was lost of a paced load.
 struct Loss {
     offered: u64,
     lost: u64,
-    seconds: f64,
+    /// The forwarder waited for its core, in all attempts.
+    disturbed: bool,
 }
 
-fn loss(program: Program, rate: f64) -> Result<Loss> {
+fn loss(rate: f64) -> Result<Loss> {
     let (came, went) = (Counter::Received("f0"), Counter::Received("s1"));
-    let mut running = vec![program.start()?];
-    // The forwarder has to be there before what is counted begins.
+    let mut running = vec![forwarder()?.start()?];
+    // It has to be there before what is counted begins.
     {
         let mut first = vec![Program::bare(0, "send d0 --rate 10000 --batch 1")?.start()?];
         ready(&mut first, went)?;
     }
-    std::thread::sleep(ON_THE_WAY);
-    let (before_came, before_went) = (came.read()?, went.read()?);
-    let seconds = WINDOW.as_secs_f64();
-    let batch = 4;
-    let each = rate / COPIES as f64;
-    let load = format!("send d0 --rate {each:.0} --batch {batch} --seconds {seconds}");
-    let mut load = Program::bare(0, &load)?.start()?;
-    load.finish(WINDOW + Duration::from_secs(10))?;
-    std::thread::sleep(ON_THE_WAY);
-    running.iter_mut().try_for_each(Running::check)?;
-    let (offered, forwarded) = (came.read()? - before_came, went.read()? - before_went);
-    ensure!(offered > 0, "the load does not arrive");
-    Ok(Loss { offered, lost: offered.saturating_sub(forwarded), seconds })
+    let lasts = Duration::from_secs_f64(f64::from(RING) / rate);
+    let mut best: Option<Loss> = None;
+    for _ in 0..ATTEMPTS {
+        std::thread::sleep(ON_THE_WAY);
+        let before = (came.read()?, went.read()?, running[0].threads());
+        let (each, seconds) = (rate / COPIES as f64, WINDOW.as_secs_f64());
+        let load = format!("send d0 --rate {each:.0} --batch 4 --seconds {seconds}");
+        Program::bare(0, &load)?.start()?.finish(WINDOW + Duration::from_secs(10))?;
+        std::thread::sleep(ON_THE_WAY);
+        running.iter_mut().try_for_each(Running::check)?;
+        let (offered, forwarded) = (came.read()? - before.0, went.read()? - before.1);
+        ensure!(offered > 0, "the load does not arrive");
+        let lost = offered.saturating_sub(forwarded);
+        let disturbed = running[0].threads().busiest_since(&before.2).waited > lasts;
+        if best.as_ref().is_none_or(|best| lost < best.lost) {
+            best = Some(Loss { offered, lost, disturbed });
+        }
+        if lost == 0 || !disturbed {
+            break;
+        }
+    }
+    // There is at least one attempt.
+    best.ok_or_else(|| anyhow::anyhow!("nothing was measured"))
 }
