@@ -1,8 +1,12 @@
 //! A network namespace of this program's own, and the veth pairs in it.
 
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+
+/// A network, and a view of the file system, in which `/sys` may show that network.
+const NAMESPACES: [&str; 3] = ["--net", "--mount", "--"];
 
 /// How favoured programs are (`nice`).
 const NICE: &str = "-19";
@@ -10,7 +14,7 @@ const NICE: &str = "-19";
 /// A command that runs another one in a new network namespace, which goes with it.
 pub fn in_namespace(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--net", "--"]).arg(program);
+    command.args(NAMESPACES).arg(program);
     command
 }
 
@@ -23,7 +27,7 @@ pub fn again_in_namespace(arguments: &[&str], favoured: bool) -> Result<ExitStat
     let mut command = match favoured {
         true => {
             let mut command = Command::new("setsid");
-            command.args(["--wait", "nice", "-n", NICE, "unshare", "--net", "--"]);
+            command.args(["--wait", "nice", "-n", NICE, "unshare"]).args(NAMESPACES);
             command.arg(std::env::current_exe()?);
             command
         }
@@ -51,6 +55,23 @@ pub fn make_pairs(pairs: &[(&str, &str)]) -> Result<()> {
             // No router solicitations among what is counted.
             ip(&format!("link set {interface} addrgenmode none"))?;
             ip(&format!("link set {interface} up"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets interfaces collect received frames for so long before their driver looks at them, as is advised for busy polling.
+/// Without it each frame that an AF_XDP socket sends to a veth interface makes the kernel look on the sender's core.
+///
+/// # Errors
+/// `/sys` cannot be mounted: this is not root, or not in a mount namespace of its own.
+pub fn defer(interfaces: &[&str], time: Duration) -> Result<()> {
+    let status = Command::new("mount").args(["-t", "sysfs", "sysfs", "/sys"]).status()?;
+    ensure!(status.success(), "mounting /sys failed");
+    for interface in interfaces {
+        for (file, value) in [("napi_defer_hard_irqs", 2), ("gro_flush_timeout", time.as_nanos())] {
+            let path = format!("/sys/class/net/{interface}/{file}");
+            std::fs::write(&path, value.to_string()).with_context(|| format!("writing {path}"))?;
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, reason = "the output of a program")]
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use anyport_bench::{compare, flood, topology};
 use clap::Parser;
@@ -21,6 +23,9 @@ struct Arguments {
     /// Let the programs have their cores before everything else on the machine, which stands still meanwhile
     #[arg(long)]
     favour: bool,
+    /// Let the interfaces that receive collect frames for so many microseconds first, for all programs
+    #[arg(long, value_name = "MICROSECONDS")]
+    defer: Option<u64>,
     /// In the network namespace already.
     #[arg(long, hide = true)]
     inside: bool,
@@ -42,8 +47,9 @@ fn main() -> Result<()> {
         if arguments.favour {
             topology::favour();
         }
+        let defer = arguments.defer.map(Duration::from_micros);
         let (rounds, only) = (arguments.rounds as usize, arguments.only);
-        return compare::run(&compare::Options { rounds, only });
+        return compare::run(&compare::Options { rounds, only, defer });
     }
     let given: Vec<String> = std::env::args().skip(1).collect();
     let again = std::iter::once("--inside").chain(given.iter().map(String::as_str));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::COPIES;
 use super::counters::Counter;
 use super::pairs::flood;
-use super::programs::{Program, Running};
+use super::programs::Program;
 use super::rate::{Setup, WINDOW, ready};
 
 /// By which it is asked for.
@@ -88,7 +88,7 @@ struct Loss {
 
 fn loss(rate: f64) -> Result<Loss> {
     let (came, went) = (Counter::Received("f0"), Counter::Received("s1"));
-    let mut running = vec![forwarder()?.start()?];
+    let mut running = forwarder()?.start()?;
     // It has to be there before what is counted begins.
     {
         let mut first = vec![Program::bare(0, "send d0 --rate 10000 --batch 1")?.start()?];
@@ -98,16 +98,16 @@ fn loss(rate: f64) -> Result<Loss> {
     let mut best: Option<Loss> = None;
     for _ in 0..ATTEMPTS {
         std::thread::sleep(ON_THE_WAY);
-        let before = (came.read()?, went.read()?, running[0].threads());
+        let before = (came.read()?, went.read()?, running.threads());
         let (each, seconds) = (rate / COPIES as f64, WINDOW.as_secs_f64());
         let load = format!("send d0 --rate {each:.0} --batch 4 --seconds {seconds}");
         Program::bare(0, &load)?.start()?.finish(WINDOW + Duration::from_secs(10))?;
         std::thread::sleep(ON_THE_WAY);
-        running.iter_mut().try_for_each(Running::check)?;
+        running.check()?;
         let (offered, forwarded) = (came.read()? - before.0, went.read()? - before.1);
         ensure!(offered > 0, "the load does not arrive");
         let lost = offered.saturating_sub(forwarded);
-        let disturbed = running[0].threads().busiest_since(&before.2).waited > lasts;
+        let disturbed = running.threads().busiest_since(&before.2).waited > lasts;
         if best.as_ref().is_none_or(|best| lost < best.lost) {
             best = Some(Loss { offered, lost, disturbed });
         }

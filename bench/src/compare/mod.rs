@@ -30,12 +30,13 @@ pub mod rounds;
 pub mod waiting;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::flood::Multiplier;
-use crate::topology::make_pairs;
+use crate::topology::{defer, make_pairs};
 
 /// How often a frame of the forwarders' load is multiplied.
 pub const COPIES: usize = 8;
@@ -47,6 +48,8 @@ pub struct Options {
     pub rounds: usize,
     /// Only comparisons with names that begin with one of these; all if there is none.
     pub only: Vec<String>,
+    /// For how long the interfaces that receive collect frames first ([`defer`]).
+    pub defer: Option<Duration>,
 }
 
 impl Options {
@@ -73,6 +76,9 @@ pub fn run(options: &Options) -> Result<()> {
         ensure!(known, "no comparison `{only}`; there are: {}", names.join(", "));
     }
     make_pairs(&[("g0", "s0"), ("d0", "d1"), ("h0", "f0"), ("f1", "s1")])?;
+    if let Some(time) = options.defer {
+        defer(&["s0", "f0", "f1"], time)?;
+    }
     let _multiplier = Multiplier::attach("d1", "h0", COPIES)?;
     let mut results: Vec<Value> = Vec::new();
     for pair in pairs::PAIRS.iter().filter(|pair| options.wants(pair.name)) {
