@@ -31,7 +31,8 @@ Usage: cargo xtask COMMAND
 
   demo             ping, TCP and floods through `anyport fwd` between two namespaces
                    (--check: shorter; --rig root|user|loop: not the best that works here)
-  bench            the benches; with --compare against other programs, --instructions by valgrind
+  bench            the benches; --instructions by valgrind; --compare against other programs, with
+                   what follows for the comparison (--list, --only NAME, --rounds N, --favour)
   test [STEP...]   all tests; installs what they need (--list shows the steps)
   matrix           writes the README's matrix from the reports of the last conformance steps
 
@@ -84,7 +85,7 @@ fn parse(mut args: Vec<String>) -> Result<Task> {
         }
         "matrix" => Task::Matrix,
         "bench" => Task::Bench(bench::Options {
-            compare: take(&mut args, "--compare"),
+            compare: take_rest(&mut args, "--compare"),
             instructions: take(&mut args, "--instructions"),
         }),
         demo::STAGE if args.len() >= 2 => {
@@ -129,6 +130,14 @@ fn perform(task: Task) -> Result<bool> {
 fn told(tally: Tally) -> bool {
     println!("{tally}");
     tally.failed == 0
+}
+
+/// Takes an option and all that follows it.
+fn take_rest(args: &mut Vec<String>, option: &str) -> Option<Vec<String>> {
+    let at = args.iter().position(|arg| arg == option)?;
+    let rest = args.split_off(at + 1);
+    args.pop();
+    Some(rest)
 }
 
 /// Takes a flag out of the arguments; says whether it was there.
@@ -182,6 +191,12 @@ mod tests {
     fn arguments_become_tasks() {
         assert_eq!(parsed("").unwrap(), Task::Help);
         assert_eq!(parsed("test --help").unwrap(), Task::Help);
+        let compare = Some(["--only", "xdp"].map(String::from).to_vec());
+        let options = bench::Options { compare, instructions: true };
+        assert_eq!(
+            parsed("bench --instructions --compare --only xdp").unwrap(),
+            Task::Bench(options)
+        );
         assert_eq!(parsed("test --list").unwrap(), Task::ListSteps);
         let options = demo::Options { check: true, rig: Some(demo::Rig::User) };
         assert_eq!(parsed("demo --rig user --check").unwrap(), Task::Demo(options));

@@ -10,6 +10,24 @@
 //! no pool, no owned packets, no checks of what the kernel says, no counters, no stamps in the frames. A frame that cannot
 //! be sent or received is tried again or forgotten.
 //!
+//! Which variants are fastest was tried on veth interfaces, in copy mode, on two cores of a virtual machine with Linux 6.18;
+//! millions of frames a second:
+//!
+//! | variant | sender alone | sender to receiver | forwarder |
+//! |---|---|---|---|
+//! | batches of 32, 32 frames a system call | 1.34 | 0.85 | 1.12 |
+//! | batches of 64, the budget of a call raised | 1.37 | 0.88 | 1.07 |
+//! | batches of 256, the budget raised | 1.38 | 0.88 | 1.08 |
+//! | one frame again and again, or 1024 in rotation, instead of 64 | no difference | | |
+//! | receiver sleeps in `poll` instead of looking all the time | | 0.42 | 1.07 |
+//! | receiver asks for busy polling | | 0.70, now and then 0.88 | 1.06 |
+//! | interface collects received frames for 100 µs ([`defer`](crate::topology::defer)) | | 1.08 | |
+//! | the same, and the receiver sleeps | | 1.00 | |
+//!
+//! A frame's time is the kernel's: each frame that is sent makes it look at the receiving interface, on the sender's core. Who
+//! collects them for longer than veth's ring of 256 lasts loses it again (150 µs: 0.90). So: batches of 64, and no knob but
+//! the budget.
+//!
 //! | module | what it does |
 //! |---|---|
 //! | [`memory`] | the frames |
