@@ -1,6 +1,6 @@
 //! A socket's rings, as fast as they can be: the kernel is believed, what is pushed fits because the caller has asked.
 //!
-//! Invariant: the pointers of a [`Ring`] point into a mapping of a socket's ring that lives as long as the ring; an index
+//! Invariant: the pointers of a `Ring` point into a mapping of a socket's ring that lives as long as the ring; an index
 //! is masked before it is used, so no access leaves the ring, whatever the kernel or the caller says. A slot that is
 //! written or read at a wrong time has a wrong frame's address, which the kernel checks.
 

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::COPIES;
@@ -54,8 +54,8 @@ pub fn measure(rounds: usize) -> Result<Value> {
         let (Loss { offered, lost, .. }, seconds) =
             (&losses[losses.len() / 2], WINDOW.as_secs_f64());
         println!(
-            "  at {:.0} % of that, {:.3} M/s: {lost} of {offered} frames (median); none in {clean} of {rounds} windows, {disturbed} of which \
-             the machine disturbed",
+            "  at {:.0} % of that, {:.3} M/s: {lost} of {offered} frames (median); none in {clean} of {rounds} windows; {disturbed} others \
+             were disturbed by the machine",
             part * 100.0,
             *offered as f64 / seconds / 1e6,
         );
@@ -106,8 +106,9 @@ fn loss(rate: f64) -> Result<Loss> {
         running.check()?;
         let (offered, forwarded) = (came.read()? - before.0, went.read()? - before.1);
         ensure!(offered > 0, "the load does not arrive");
-        let lost = offered.saturating_sub(forwarded);
-        let disturbed = running.threads().busiest_since(&before.2).waited > lasts;
+        let lost = offered.checked_sub(forwarded);
+        let lost = lost.context("more frames came out of the forwarder than went in")?;
+        let disturbed = lost > 0 && running.threads().busiest_since(&before.2).waited > lasts;
         if best.as_ref().is_none_or(|best| lost < best.lost) {
             best = Some(Loss { offered, lost, disturbed });
         }
