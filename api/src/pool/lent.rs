@@ -14,7 +14,7 @@ use crate::packet::Packet;
 /// The frames that one queue has lent to its device. Those that are still out when it is dropped stay out for ever: the device may
 /// write to them.
 ///
-/// Invariant: `records[frame]` has [`LENT`] exactly if the frame was lent and has not come back; nobody else owns such a frame.
+/// Invariant: `records[frame]` has `LENT` exactly if the frame was lent and has not come back; nobody else owns such a frame.
 ///
 /// Addresses are bytes from the beginning of the pool's memory ([`PoolRegion::base`](super::PoolRegion::base)).
 ///
@@ -35,7 +35,7 @@ use crate::packet::Packet;
 pub struct Lent {
     /// It keeps the memory.
     _pool: Pool,
-    /// What is known of each frame: [`LENT`], [`FIRST`], and the bytes with which it was lent.
+    /// What is known of each frame: `LENT`, `FIRST`, and the bytes with which it was lent.
     records: Box<[u32]>,
     frames: usize,
     packets: usize,
