@@ -61,7 +61,12 @@ impl Waker {
 
 /// A non-blocking eventfd: readable from `signal` to `drain`.
 #[derive(Debug)]
-pub struct EventFd(OwnedFd);
+pub struct EventFd {
+    fd: OwnedFd,
+    /// Set after the descriptor was made readable, so that draining costs a system call only if there is something. Whoever is
+    /// woken before it is set drains nothing and is woken once more.
+    signalled: AtomicBool,
+}
 
 impl EventFd {
     /// Makes one.
@@ -75,27 +80,34 @@ impl EventFd {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a fresh descriptor that nobody else owns.
-        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(EventFd { fd, signalled: AtomicBool::new(false) })
     }
 
     /// Makes it readable.
     pub fn signal(&self) {
         let one = 1u64;
         // SAFETY: eight bytes of a local. It can only fail by a full counter, and then it is readable.
-        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+        unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
+        self.signalled.store(true, Ordering::Release);
     }
 
     /// Makes it unreadable.
     pub fn drain(&self) {
+        // Before reading: a signal that comes after the read is drained the next time.
+        if !self.signalled.load(Ordering::Relaxed) || !self.signalled.swap(false, Ordering::AcqRel)
+        {
+            return;
+        }
         let mut count = 0u64;
         // SAFETY: eight bytes of a local. It can only fail by not being readable.
-        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
 }
 
 impl AsRawFd for EventFd {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 
@@ -139,7 +151,10 @@ pub(crate) struct Epoll(OwnedFd);
 
 /// How a sleep ended.
 pub(crate) enum Polled {
-    Sources,
+    /// Something is readable; whether that descriptor is among it.
+    Sources {
+        event: bool,
+    },
     Nothing,
     Interrupted,
 }
@@ -156,7 +171,7 @@ impl Epoll {
     }
 
     pub fn add(&self, fd: RawFd) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
         // SAFETY: valid descriptors (checked by the call) and a local event.
         match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) } {
             0 => Ok(()),
@@ -172,15 +187,23 @@ impl Epoll {
         }
     }
 
-    pub fn wait(&self, timeout: Duration) -> io::Result<Polled> {
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 1];
+    /// Sleeps until something is readable. `event` is one of the descriptors.
+    pub fn wait(&self, timeout: Duration, event: Option<RawFd>) -> io::Result<Polled> {
+        // More than a queue's sources.
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
         // Rounded up, so that a wait never ends a millisecond early and then spins.
         let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;
-        // SAFETY: room for one event; which it is does not matter.
-        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 1, millis) };
+        let most = events.len() as libc::c_int;
+        // SAFETY: room for as many events as is said.
+        let count =
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), most, millis) };
         match count {
             0 => Ok(Polled::Nothing),
-            1.. => Ok(Polled::Sources),
+            1.. => {
+                let there = &events[..count as usize];
+                let is = |fd: RawFd| there.iter().any(|one| one.u64 == fd as u64);
+                Ok(Polled::Sources { event: event.is_some_and(is) })
+            }
             _ => match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::Interrupted => Ok(Polled::Interrupted),
                 error => Err(error),
@@ -220,17 +243,26 @@ pub fn wait_any(
         return Err(Error::Config { context: "wait_any".into(), reason });
     }
     let deadline = Instant::now().checked_add(timeout);
-    // Few queues need no memory; for many it is asked for once, before the first sleep.
-    let mut few = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 16];
+    // For each queue two: what wakes it, and of that what its device tells. Few queues need no memory; for many it is asked for
+    // once, before the first sleep.
+    let mut few = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 32];
     let mut many = Vec::new();
     let mut filled = false;
     loop {
         let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         // First a look that costs little while there is traffic; then, before sleeping, one that arms.
-        let looks: &[Look] = if over { &[Look::Poll] } else { &[Look::Frames, Look::Arm] };
-        for &look in looks {
+        let polled: &[libc::pollfd] = if many.is_empty() { &few } else { &many };
+        for arm in [false, true] {
             let mut ready = 0;
-            for (queue, wake) in queues.iter_mut().zip(wakes.iter_mut()) {
+            for (index, (queue, wake)) in queues.iter_mut().zip(wakes.iter_mut()).enumerate() {
+                let look = match (over, arm) {
+                    (true, _) => Look::Poll,
+                    (false, false) => Look::Frames,
+                    (false, true) => {
+                        let told = polled.get(2 * index + 1).is_some_and(|fd| fd.revents != 0);
+                        Look::Sleep { told }
+                    }
+                };
                 *wake = match queue.prepare(look) {
                     Ok(found) => found.unwrap_or(Wake::Timeout),
                     Err(_) => Wake::Ready,
@@ -240,16 +272,20 @@ pub fn wait_any(
             if ready > 0 {
                 return Ok(ready);
             }
+            if over {
+                return Ok(0);
+            }
         }
-        if over {
-            return Ok(0);
+        let count = 2 * queues.len();
+        if count > few.len() {
+            many.resize(count, few[0]);
         }
-        if queues.len() > few.len() {
-            many.resize(queues.len(), few[0]);
-        }
-        let fds = if many.is_empty() { &mut few[..queues.len()] } else { &mut many[..] };
+        let fds = if many.is_empty() { &mut few[..count] } else { &mut many[..] };
         if !std::mem::replace(&mut filled, true) {
-            fds.iter_mut().zip(&*queues).for_each(|(poll, queue)| poll.fd = queue.descriptor());
+            for (pair, queue) in fds.chunks_exact_mut(2).zip(&*queues) {
+                pair[0].fd = queue.descriptor();
+                pair[1].fd = queue.event_descriptor().unwrap_or(-1);
+            }
         }
         let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
         let millis = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;

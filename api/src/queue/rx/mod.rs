@@ -42,6 +42,8 @@ pub(crate) struct RxCell {
     pub signal: Arc<EventFd>,
     pub called: Arc<AtomicBool>,
     epoll: Epoll,
+    /// The driver's, one of those in `epoll`.
+    event: Option<RawFd>,
     pub port: Arc<PortShared>,
 }
 
@@ -51,10 +53,12 @@ impl RxCell {
         let signal = Arc::new(EventFd::new().map_err(system)?);
         let epoll = Epoll::new().map_err(system)?;
         epoll.add(signal.as_raw_fd()).map_err(system)?;
-        if let Some(fd) = core.driver.event_descriptor() {
+        let event = core.driver.event_descriptor();
+        if let Some(fd) = event {
             epoll.add(fd).map_err(system)?;
         }
-        Ok(Arc::new(RxCell { core: Gated::new(core), signal, called: Arc::default(), epoll, port }))
+        let (core, called) = (Gated::new(core), Arc::default());
+        Ok(Arc::new(RxCell { core, signal, called, epoll, event, port }))
     }
 
     /// Runs a call inside the gate.
@@ -94,6 +98,12 @@ pub(crate) enum Look {
     Poll,
     /// All reasons, and if there is none, the descriptors are left armed.
     Arm,
+    /// The same for a sleep of our own, which knows what ended it: only if the device has told of an event (or the last look is a
+    /// while ago) is it asked for its link, which costs system calls.
+    Sleep {
+        /// It has.
+        told: bool,
+    },
 }
 
 impl RxQueue {
@@ -125,8 +135,9 @@ impl RxQueue {
     /// As [`recv`](RxQueue::recv), but an ended input is [`Wake::Ended`].
     pub fn wait(&mut self, timeout: Duration) -> Result<Wake> {
         let deadline = Instant::now().checked_add(timeout);
-        let look = if timeout.is_zero() { Look::Poll } else { Look::Arm };
+        let mut told = false;
         loop {
+            let look = if timeout.is_zero() { Look::Poll } else { Look::Sleep { told } };
             match self.prepare(look)? {
                 Some(wake) => return Ok(wake),
                 None if timeout.is_zero() => return Ok(Wake::Timeout),
@@ -135,9 +146,10 @@ impl RxQueue {
             let left =
                 deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
             let system = |source| Error::os(self.cell.port.title(), "waiting for frames", source);
-            match self.cell.epoll.wait(left).map_err(system)? {
+            match self.cell.epoll.wait(left, self.cell.event).map_err(system)? {
                 Polled::Interrupted => return Ok(Wake::Signal),
-                Polled::Sources | Polled::Nothing => {}
+                Polled::Sources { event } => told = event,
+                Polled::Nothing => told = false,
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 // One more look: a frame may have come with the last tick.
@@ -164,6 +176,11 @@ impl RxQueue {
         self.cell.epoll.as_raw_fd()
     }
 
+    /// Of what that descriptor watches, the one by which the device tells of events.
+    pub(crate) fn event_descriptor(&self) -> Option<RawFd> {
+        self.cell.event
+    }
+
     /// Something that wakes this queue's owner out of `wait`, from any thread.
     pub fn waker(&self) -> Waker {
         Waker { signal: self.cell.signal.clone(), called: self.cell.called.clone() }
@@ -171,7 +188,12 @@ impl RxQueue {
 
     /// Looks for something to report.
     pub(crate) fn prepare(&self, look: Look) -> Result<Option<Wake>> {
-        let (cell, arm) = (&*self.cell, look == Look::Arm);
+        let cell = &*self.cell;
+        let (arm, told) = match look {
+            Look::Arm => (true, true),
+            Look::Sleep { told } => (true, told),
+            Look::Frames | Look::Poll => (false, false),
+        };
         if arm {
             // Before any look: whoever signals from now on is seen, by the looks below or by the descriptor.
             cell.signal.drain();
@@ -190,7 +212,7 @@ impl RxQueue {
                 return Ok(Some(Wake::Ended));
             }
             if look != Look::Frames
-                && let Some(wake) = core.link_change(&cell.port, arm)?
+                && let Some(wake) = core.link_change(&cell.port, told)?
             {
                 return Ok(Some(wake));
             }
