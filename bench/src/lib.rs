@@ -2,8 +2,9 @@
 //!
 //! - `cargo bench -p anyport-bench`: time per packet (criterion);
 //! - `anyport-bench-instructions`: instructions per packet, counted by callgrind, so repeatable on a busy machine;
-//! - `anyport-bench-compare`: `anyport gen` and `anyport fwd` beside a bare libpcap loop and DPDK's testpmd, on the
-//!   same interfaces in one run.
+//! - `anyport-bench-compare`: `gen`, `sink` and `fwd` beside bare programs and DPDK's testpmd, on the same interfaces in one
+//!   run ([`compare`]);
+//! - `anyport-bench-bare`: the bare AF_XDP programs alone ([`bare`]).
 
 pub mod bare;
 pub mod compare;
