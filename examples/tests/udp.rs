@@ -10,7 +10,7 @@ mod backend;
 use std::net::UdpSocket;
 
 use anyport::{Armed, Burst, Error, MacAddr, Pool, Registry};
-use anyport_conformance::{Filter, Need, Outcome, cases, rig::Given, run};
+use anyport_conformance::{Filter, Need, Outcome, Power, cases, rig::Given, run};
 use common::{End, frame};
 
 fn registry() -> Registry {
@@ -137,6 +137,7 @@ fn lacks(need: &Need) -> bool {
         Need::MaxFrame(bytes) => *bytes > 1514,
         Need::CanEnd | Need::CanVanish | Need::ExactDrops | Need::Filters | Need::LinkState => true,
         Need::Rss | Need::SetMac | Need::SetMaxFrame | Need::SoftwareLink => true,
+        Need::Rig(Power::Direct) => false,
         Need::TxTimestamp | Need::ZeroCopy | Need::Rig(_) => true,
     }
 }

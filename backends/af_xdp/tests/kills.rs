@@ -123,15 +123,20 @@ fn killed_at_any_moment_200_times() {
 
         let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let mut random = random_from(seed.as_nanos() as u64 | 1);
-        let (mut sent, mut at_first) = (0, None);
+        let mut at_first = None;
         for round in 0..ROUNDS {
             let attach = ["native", "generic"][round as usize % 2];
-            let moment = Duration::from_micros(random() % most);
+            // A quarter of them has begun to send, whatever else the machine does.
+            let sends = round % 4 >= 3;
+            let moment = Duration::from_micros(random() % if sends { 5000 } else { most });
+            let what = format!("round {round}, {attach}, killed after {moment:?}, sends: {sends}");
             let mut child = start(attach);
+            if sends {
+                until(&what, || (take(&mut b).0 > 0).then_some(()));
+            }
             std::thread::sleep(moment);
             child.kill().unwrap();
             child.wait().unwrap();
-            let what = format!("round {round}, {attach}, killed after {moment:?}");
             let mut left = String::new();
             let gone = Instant::now();
             while gone.elapsed() < PATIENCE {
@@ -142,7 +147,7 @@ fn killed_at_any_moment_200_times() {
             }
             assert_eq!(left, found, "{what}");
             let mut a = open_again(attach);
-            sent += u32::from(take(&mut b).0 > 0);
+            take(&mut b);
             a.send([frame(b.mac(), round, 60)]);
             let arrived = until(&what, || Some(take(&mut b).1).filter(|all| !all.is_empty()));
             assert_eq!(arrived, [round], "{what}");
@@ -158,8 +163,6 @@ fn killed_at_any_moment_200_times() {
                 at_first = Some(held());
             }
         }
-        // Some had begun to send, and some had not.
-        assert!((ROUNDS / 20..ROUNDS).contains(&sent), "{sent} of {ROUNDS} had begun to send");
         let (descriptors, pages) = at_first.unwrap();
         let (descriptors_now, pages_now) = held();
         assert_eq!(descriptors_now, descriptors, "descriptors");
