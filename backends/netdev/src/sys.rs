@@ -32,18 +32,35 @@ pub fn set_option<T>(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A type of which any bytes are a value: numbers, and structures of them.
+///
+/// # Safety
+/// They are, whatever somebody else writes to it.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: numbers.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: so many of them.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+// SAFETY: nothing but numbers.
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+
 /// Reads an option of a socket into a plain value; how many bytes the kernel wrote.
 ///
 /// # Errors
 /// The system's.
-pub fn get_option<T>(
+pub fn get_option<T: Plain>(
     fd: RawFd,
     level: libc::c_int,
     option: libc::c_int,
     value: &mut T,
 ) -> io::Result<usize> {
     let mut size = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the value has as much room as is said.
+    // SAFETY: the value has as much room as is said, and whatever is written is one of its type.
     let result =
         unsafe { libc::getsockopt(fd, level, option, std::ptr::from_mut(value).cast(), &mut size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(size as usize) }
