@@ -18,13 +18,13 @@ use anyport_netdev::{
     Membership, Settings, ToKernel, links, open, packet_socket, segments, takeover,
 };
 
-use crate::device::Counts;
+use crate::device::{Counts, Ways};
 use crate::handed::Handed;
 use crate::keys::{Attach, Keys};
 use crate::preflight::{self, PRIVILEGES};
 use crate::program::Filter;
 use crate::socket::Statistics;
-use crate::started::Started;
+use crate::started::{self, Started};
 use crate::tags::Tags;
 
 /// Bytes in front of a frame that the kernel keeps for programs (`XDP_PACKET_HEADROOM`).
@@ -52,6 +52,8 @@ pub(crate) struct XdpPort {
     /// Whether the kernel has frames that lie in several descriptors.
     pub segments: bool,
     pub filter: Filter,
+    /// How the kernel did its part when the port was started last.
+    pub ways: Ways,
     /// By queue.
     pub counts: Vec<Arc<Counts>>,
     /// It was said what is switched off, and where the program runs.
@@ -116,6 +118,7 @@ impl XdpPort {
             queues,
             segments,
             filter,
+            ways: Ways::default(),
             counts: vec![Arc::default()],
             said: false,
             invalid: 0,
@@ -187,10 +190,13 @@ impl XdpPort {
         Ok(())
     }
 
-    /// The kernel's statistics of a queue's socket, if it is open.
-    fn statistics(&self, queue: usize) -> Statistics {
-        let socket = self.started.as_ref().and_then(|started| started.sockets.get(queue));
-        socket.and_then(|socket| socket.statistics().ok()).unwrap_or_default()
+    /// The kernel's statistics of a queue's sockets, if they are open, and how they work.
+    fn statistics(&self, queue: usize) -> (Statistics, Ways) {
+        let now = self.started.as_ref().and_then(|started| {
+            let sender = started.senders.get(queue).and_then(Option::as_deref);
+            Some(started::statistics(started.sockets.get(queue)?, sender))
+        });
+        (now.unwrap_or_default(), self.ways)
     }
 }
 
@@ -276,10 +282,10 @@ impl PortDriver for XdpPort {
         let mut all = PortCounters::default();
         let mut invalid = 0;
         for (queue, counts) in self.counts.iter().enumerate() {
-            let now = self.statistics(queue);
-            all.rx_queues.push(counts.rx(&now));
+            let (now, ways) = self.statistics(queue);
+            all.rx_queues.push(counts.rx(&now, ways));
             all.tx_queues.push(counts.tx());
-            invalid += counts.invalid(&now);
+            invalid += counts.invalid(&now, ways);
         }
         if all.rx_queues.iter().any(|queue| queue.rx_too_long != Some(0))
             && let Some(advice) = self.advice.take()

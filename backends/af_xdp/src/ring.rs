@@ -24,7 +24,7 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// `XDP_RING_NEED_WAKEUP`: the kernel sleeps, and wants a system call.
 pub(crate) const NEED_WAKEUP: u32 = 1;
@@ -138,12 +138,12 @@ pub(crate) struct Producer<T> {
 }
 
 impl<T: Copy> Producer<T> {
-    /// The producing side of a ring; `None` if the ring does not lie in the memory.
+    /// The producing side of a ring; `None` if the ring does not lie in the memory, or begins with impossible indices.
     pub fn new(memory: Arc<Memory>, offsets: &Offsets, size: u32) -> Option<Producer<T>> {
         let ring = Ring::new(memory, offsets, size)?;
         let next = ring.producer().load(Ordering::Relaxed);
         let consumed = ring.consumer().load(Ordering::Acquire);
-        Some(Producer { ring, next, consumed })
+        (next.wrapping_sub(consumed) <= ring.size).then_some(Producer { ring, next, consumed })
     }
 
     /// How many entries can be pushed now; looks at the kernel's index only if fewer than `want` are known to be free.
@@ -210,8 +210,12 @@ impl<T: Copy> Producer<T> {
     }
 
     /// Whether the kernel has to be woken to see new entries.
+    ///
+    /// It sets the flag and looks for entries once more before it sleeps; so that one of both sees the other, what was
+    /// [published](Producer::publish) comes before the look here.
     #[inline]
     pub fn needs_wakeup(&self) -> bool {
+        fence(Ordering::SeqCst);
         self.ring.flags() & NEED_WAKEUP != 0
     }
 }
@@ -440,6 +444,15 @@ mod tests {
         assert_eq!(ours.consumed().collect::<Vec<_>>(), [2]);
         assert!(ours.push(6) && !ours.push(7));
         assert_eq!(ours.consumed().next(), None);
+    }
+
+    #[test]
+    fn indices_that_cannot_be_are_no_ring_to_begin_with() {
+        let plain = Plain::new(8, 100);
+        plain.word(64).store(0, Ordering::Relaxed);
+        assert!(Producer::<u64>::new(plain.memory.clone(), &plain.offsets, 8).is_none());
+        plain.word(64).store(92, Ordering::Relaxed);
+        assert_eq!(plain.producer(8).free(8), Ok(0));
     }
 
     #[test]

@@ -128,7 +128,8 @@ impl RxDriver for XdpRx {
     fn recv(&mut self, burst: &mut Burst, pool: &mut PoolCache) -> Result<()> {
         let room = burst.room();
         let mut ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
-        if ready == 0 && self.ways.busy_poll {
+        // A driver that has found no frame to fill may have gone to sleep after the last look.
+        if ready == 0 && (self.ways.busy_poll || self.fill.needs_wakeup()) {
             // Down or gone: the link says so.
             let _ = self.socket.kick_rx();
             ready = self.rx.ready(room as u32).map_err(self.device.broken_ring("receive"))?;
@@ -174,7 +175,7 @@ impl RxDriver for XdpRx {
     fn link_up(&mut self) -> Result<bool> {
         let now = anyport::time::coarse_ms();
         if self.watch.drain() || now >= self.link_ms + LINK_AGE_MS {
-            self.link_up = self.device.link_up(Ask::Never)?;
+            self.link_up = self.device.link_up(&self.socket, Ask::Never)?;
             self.link_ms = now;
         }
         Ok(self.link_up)

@@ -45,20 +45,6 @@ pub(crate) struct Statistics {
     pub tx_empty: u64,
 }
 
-impl Statistics {
-    /// Both together.
-    pub fn plus(&self, other: &Statistics) -> Statistics {
-        Statistics {
-            dropped: self.dropped + other.dropped,
-            invalid_fill: self.invalid_fill + other.invalid_fill,
-            invalid_tx: self.invalid_tx + other.invalid_tx,
-            ring_full: self.ring_full + other.ring_full,
-            fill_empty: self.fill_empty + other.fill_empty,
-            tx_empty: self.tx_empty + other.tx_empty,
-        }
-    }
-}
-
 /// How a bind asks for the device (`sxdp_flags`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Binding {
@@ -276,6 +262,14 @@ impl Socket {
         set(SO_PREFER_BUSY_POLL, 1)?;
         set(libc::SO_BUSY_POLL, micros)?;
         set(SO_BUSY_POLL_BUDGET, budget)
+    }
+
+    /// The error that the kernel has noted for the socket, which is forgotten by that: `ENETDOWN` once its interface was
+    /// unregistered, also if it is there again, for the socket is bound to nothing from then on.
+    pub fn take_error(&self) -> Option<i32> {
+        let mut error: libc::c_int = 0;
+        let read = get_option(self.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, &mut error);
+        read.ok().filter(|_| error != 0).map(|_| error)
     }
 
     /// What the kernel has counted.

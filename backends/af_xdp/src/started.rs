@@ -34,7 +34,7 @@ use crate::port::{KERNEL_HEADROOM, LEAST_CHUNK, XdpPort};
 use crate::preflight::{self, Registration};
 use crate::program::Place;
 use crate::rx::XdpRx;
-use crate::socket::{Binding, Socket};
+use crate::socket::{Binding, Socket, Statistics};
 use crate::tx::{Limits, XdpTx};
 
 /// How long a queue may stay taken after the socket that had it was closed.
@@ -48,6 +48,9 @@ pub(crate) struct Started {
     pub device: Arc<Device>,
     /// By queue; the first has the memory.
     pub sockets: Vec<Arc<Socket>>,
+    /// Those that only send, of queues that receive as well: nobody polls them (see [`tx`](crate::tx)). They share everything with
+    /// their queue's.
+    pub senders: Vec<Option<Arc<Socket>>>,
     pub ways: Ways,
     /// None where somebody else's program hands frames over.
     pub map: Option<Sockets>,
@@ -96,6 +99,7 @@ impl XdpPort {
         let mut started = Started {
             device,
             sockets: Vec::new(),
+            senders: Vec::new(),
             ways: Ways {
                 zero_copy: false,
                 busy_poll: self.keys.busy_poll > 0,
@@ -117,6 +121,7 @@ impl XdpPort {
             }
         }
         // From here on it is taken away by `end`.
+        self.ways = started.ways;
         self.started = Some(started);
         result?;
         self.let_frames_come()?;
@@ -154,11 +159,20 @@ impl XdpPort {
                 None
             }
         };
-        let tx_rings = match queue < tx_count {
-            true => Some((socket.transmit_ring(tx_ring).map_err(failed)?, completion)),
+        // One that was handed over does both.
+        let sender = match queue < rx_count.min(tx_count) && !may_have_frames {
+            true => Some(Arc::new(Socket::new().map_err(failed)?)),
             false => None,
         };
-        if started.ways.busy_poll {
+        let sending = sender.as_ref().unwrap_or(&socket).clone();
+        let tx_rings = match queue < tx_count {
+            true => Some((sending.transmit_ring(tx_ring).map_err(failed)?, completion)),
+            false => None,
+        };
+        for socket in [Some(&socket), sender.as_ref()].into_iter().flatten() {
+            if !started.ways.busy_poll {
+                break;
+            }
             let (micros, budget) = (self.keys.busy_poll, self.keys.busy_poll_budget.into());
             socket.busy_poll(micros, budget).map_err(|error| match error.raw_os_error() {
                 Some(libc::ENOPROTOOPT) => {
@@ -183,17 +197,19 @@ impl XdpPort {
         if queue == 0 {
             started.ways.zero_copy = socket.is_zero_copy().map_err(failed)?;
         }
+        if let Some(sender) = &sender {
+            self.bind(sender, queue as u32, started.ways.segments, Some(&socket))?;
+        }
         if let Some(rings) = tx_rings {
             // Copies that are on their way are charged to the socket.
             let bytes = (tx_ring as usize * 2 * (setup.max_frame + 512)).min(1 << 28);
-            socket.set_send_buffer(bytes as libc::c_int);
-            let budget = socket.raise_tx_budget(tx_ring) as usize;
+            sending.set_send_buffer(bytes as libc::c_int);
+            let budget = sending.raise_tx_budget(tx_ring) as usize;
             let chunk = chunk(pool);
             let whole = chunk == pool.frame_size();
             let limits = Limits { most: tx_ring as usize, budget, chunk, whole };
             let (device, counts) = (started.device.clone(), self.counts[queue].clone());
-            let driver =
-                XdpTx::new(device, socket.clone(), rings, pool, limits, started.ways, counts);
+            let driver = XdpTx::new(device, sending, rings, pool, limits, started.ways, counts);
             queues.tx.push(Box::new(driver) as Box<dyn TxDriver>);
         }
         if queue < rx_count {
@@ -206,6 +222,7 @@ impl XdpPort {
             }
         }
         started.sockets.push(socket);
+        started.senders.push(sender);
         Ok(())
     }
 
@@ -366,8 +383,10 @@ impl XdpPort {
             handed.clear(started.sockets.len() as u32);
         }
         for (queue, socket) in started.sockets.iter().enumerate() {
-            self.counts[queue].settle(&socket.statistics().unwrap_or_default());
+            let sender = started.senders.get(queue).and_then(Option::as_deref);
+            self.counts[queue].settle(&statistics(socket, sender), started.ways);
         }
+        drop(started.senders);
         let queues = started.sockets.len() as u32;
         let interface = self.settings.interface().index();
         // Sockets that were handed over others may have, too.
@@ -429,6 +448,15 @@ impl XdpPort {
         }
         Ok(())
     }
+}
+
+/// What the kernel has counted of a queue's sockets. Of what concerns receiving both say the same.
+pub(crate) fn statistics(socket: &Socket, sender: Option<&Socket>) -> Statistics {
+    let mut all = socket.statistics().unwrap_or_default();
+    if let Some(sent) = sender.and_then(|sender| sender.statistics().ok()) {
+        all.invalid_tx += sent.invalid_tx;
+    }
+    all
 }
 
 /// How many frames the kernel is to have for a queue: enough for the ring and some more, but of a small pool a quarter at most, so

@@ -4,9 +4,11 @@
 //! interface takes no more; in zero-copy mode the driver takes frames from the ring by itself once it was woken.
 //!
 //! Traps:
-//! - A descriptor that was published is the kernel's, also if it was not sent yet: it cannot be taken back. So in copy mode no
-//!   more is published than one call sends, and after a call that left something, one at a time: what waits for a further call
-//!   is bounded by that (contract T2). Every later call of the queue tries again.
+//! - A descriptor that was published is the kernel's, also if it was not sent yet: it cannot be taken back. So in copy mode a
+//!   burst at most is published at a time, and nothing after a call that left something: what waits for a further call is bounded
+//!   by that (contract T2). Every later call of the port's queues tries again, and so does a queue that is waited on.
+//! - The socket is one that nobody polls: in copy mode the kernel sends within `poll` and `epoll_wait` as well, and says to
+//!   nobody then what it lost (`xsk_poll`).
 //! - `EBUSY` means that exactly one frame, the last one that was consumed, was completed and not sent (`xsk_generic_xmit`).
 
 use std::sync::Arc;
@@ -23,6 +25,12 @@ use crate::socket::{Descriptor, Socket};
 
 /// Calls in a row that sent nothing before the interface counts as full.
 const TRIES: u32 = 2;
+
+/// Packets that are published at a time in copy mode.
+const STEP: usize = 64;
+
+/// The most descriptors of one packet that the kernel makes one of its own packets of, in copy mode (`MAX_SKB_FRAGS`).
+const PARTS: usize = 17;
 
 /// What a queue keeps within.
 #[derive(Debug, Clone, Copy)]
@@ -121,11 +129,11 @@ impl XdpTx {
                 .segments()
                 .map(|segment| parts(segment.as_ptr().addr(), segment.len(), chunk))
                 .sum();
-            if needed > places {
-                if needed <= self.limits.most {
+            if needed > places || needed > PARTS {
+                if needed <= self.limits.most.min(PARTS) {
                     break;
                 }
-                // It would never fit.
+                // It never will.
                 let Some(packet) = burst.pop_front() else { break };
                 self.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
                 self.counts.tx_dropped_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
@@ -160,7 +168,9 @@ impl XdpTx {
             if left == 0 {
                 return Ok(true);
             }
-            in_vain = if left < before { 0 } else { in_vain + 1 };
+            // A frame that was dropped is one less, which older kernels do not say in the ring.
+            let progress = left < before || why == Some(libc::EBUSY);
+            in_vain = if progress { 0 } else { in_vain + 1 };
             before = left;
             let waits = matches!(why, None | Some(libc::EAGAIN | libc::EBUSY | libc::EINTR));
             if !waits || in_vain >= TRIES {
@@ -240,7 +250,7 @@ impl TxDriver for XdpTx {
         while left > 0 {
             let batch = match (self.ways.zero_copy, self.full) {
                 (true, _) => left,
-                (false, false) => left.min(self.limits.budget),
+                (false, false) => left.min(self.limits.budget).min(STEP),
                 (false, true) => 0,
             };
             let pushed = self.push(burst, batch)?;
@@ -258,7 +268,8 @@ impl TxDriver for XdpTx {
     }
 
     fn reclaim(&mut self, pools: &mut [PoolCache]) -> Result<Outstanding> {
-        if self.full {
+        let waiting = self.lent.as_ref().is_some_and(|lent| lent.frames() > 0);
+        if self.full || (self.ways.zero_copy && waiting) {
             self.full = !self.wake()?;
         }
         self.complete(pools)?;
@@ -269,7 +280,7 @@ impl TxDriver for XdpTx {
         // After a loss also where the flags are prompt: they say that the link is back just before the queue takes frames
         // again, and the device's answer comes after that.
         let ask = if self.link_up { Ask::IfLate } else { Ask::Always };
-        self.link_up = self.device.link_up(ask)?;
+        self.link_up = self.device.link_up(&self.socket, ask)?;
         Ok(self.link_up)
     }
 }

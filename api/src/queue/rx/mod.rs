@@ -218,7 +218,10 @@ impl RxQueue {
             }
             if arm {
                 core.cache.flush();
-                core.plan.tx.iter().for_each(|cell| cell.flush_caches());
+                let mut outstanding = false;
+                for cell in &core.plan.tx {
+                    outstanding |= cell.settle();
+                }
                 if core.cache.was_starved() {
                     core.cache.pool().wake_when_filled(cell.signal.clone());
                 }
@@ -227,13 +230,16 @@ impl RxQueue {
                 };
                 core.watch(&cell.epoll).map_err(system)?;
                 core.driver.arm()?;
-                let after = core.look_after(cell.port.capability());
+                let after = core.look_after(cell.port.capability(), outstanding);
                 core.sources.tick(&cell.epoll, after).map_err(system)?;
                 if core.fill_stash(cell)? {
                     return Ok(Some(Wake::Ready));
                 }
-                // That look may have taken frames for what then was dropped.
+                // That look may have taken frames for what then was dropped, and found no more.
                 core.cache.flush();
+                if core.cache.was_starved() {
+                    core.cache.pool().wake_when_filled(cell.signal.clone());
+                }
             }
             Ok(None)
         })

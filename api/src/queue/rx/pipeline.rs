@@ -141,7 +141,15 @@ impl RxCore {
 
     /// After how long an armed queue has to be looked at although no descriptor says so. Decided each time: a driver may
     /// get its descriptor late.
-    pub(super) fn look_after(&self, capability: &Capability) -> Option<Duration> {
+    /// `outstanding` says that the device has frames to send that nobody else would look after.
+    pub(super) fn look_after(
+        &self,
+        capability: &Capability,
+        outstanding: bool,
+    ) -> Option<Duration> {
+        if outstanding {
+            return Some(POLL);
+        }
         let told = self.driver.event_descriptor().is_some();
         // No frame comes without a link, and the event descriptor tells when there is one.
         if !self.sources.watched() && (self.link_up || !told) {

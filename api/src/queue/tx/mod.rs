@@ -88,11 +88,14 @@ impl TxCell {
         }
     }
 
-    /// Gives the caches' frames back, so that none is stranded while the port's owner sleeps (contract P1).
-    pub fn flush_caches(&self) {
+    /// Gives the caches' frames back, so that none is stranded while the port's owner sleeps (contract P1); whether the device
+    /// still has frames, and has to be looked after (contract T2, T6).
+    pub fn settle(&self) -> bool {
+        self.sweep();
         if let Some(mut core) = self.core.try_enter() {
             core.caches.iter_mut().for_each(PoolCache::flush);
         }
+        self.outstanding.load(Ordering::Relaxed)
     }
 }
 

@@ -2,4 +2,5 @@
 
 mod common;
 mod frames;
+mod pressure;
 mod queues;
