@@ -64,7 +64,8 @@ impl Waker {
 pub struct EventFd {
     fd: OwnedFd,
     /// Set after the descriptor was made readable, so that draining costs a system call only if there is something. Whoever is
-    /// woken before it is set drains nothing and is woken once more.
+    /// woken before it is set, and finds nothing, has to drain in any case: it might be woken for ever where the signaller does not
+    /// get a processor.
     signalled: AtomicBool,
 }
 
@@ -95,13 +96,21 @@ impl EventFd {
     /// Makes it unreadable.
     pub fn drain(&self) {
         // Before reading: a signal that comes after the read is drained the next time.
-        if !self.signalled.load(Ordering::Relaxed) || !self.signalled.swap(false, Ordering::AcqRel)
-        {
-            return;
+        if self.signalled.load(Ordering::Relaxed) && self.signalled.swap(false, Ordering::AcqRel) {
+            self.read();
         }
+    }
+
+    /// Makes it unreadable, also if whoever makes it readable is just about to say so; whether it was readable.
+    pub(crate) fn drain_in_any_case(&self) -> bool {
+        self.signalled.store(false, Ordering::Release);
+        self.read()
+    }
+
+    fn read(&self) -> bool {
         let mut count = 0u64;
         // SAFETY: eight bytes of a local. It can only fail by not being readable.
-        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) == 8 }
     }
 }
 
@@ -259,8 +268,10 @@ pub fn wait_any(
                     (true, _) => Look::Poll,
                     (false, false) => Look::Frames,
                     (false, true) => {
-                        let told = polled.get(2 * index + 1).is_some_and(|fd| fd.revents != 0);
-                        Look::Sleep { told }
+                        let there =
+                            |fd: Option<&libc::pollfd>| fd.is_some_and(|fd| fd.revents != 0);
+                        let woken = there(polled.get(2 * index));
+                        Look::Sleep { told: there(polled.get(2 * index + 1)), woken }
                     }
                 };
                 *wake = match queue.prepare(look) {

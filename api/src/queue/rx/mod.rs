@@ -103,6 +103,8 @@ pub(crate) enum Look {
     Sleep {
         /// It has.
         told: bool,
+        /// Something has ended a sleep.
+        woken: bool,
     },
 }
 
@@ -135,9 +137,9 @@ impl RxQueue {
     /// As [`recv`](RxQueue::recv), but an ended input is [`Wake::Ended`].
     pub fn wait(&mut self, timeout: Duration) -> Result<Wake> {
         let deadline = Instant::now().checked_add(timeout);
-        let mut told = false;
+        let (mut told, mut woken) = (false, false);
         loop {
-            let look = if timeout.is_zero() { Look::Poll } else { Look::Sleep { told } };
+            let look = if timeout.is_zero() { Look::Poll } else { Look::Sleep { told, woken } };
             match self.prepare(look)? {
                 Some(wake) => return Ok(wake),
                 None if timeout.is_zero() => return Ok(Wake::Timeout),
@@ -148,8 +150,8 @@ impl RxQueue {
             let system = |source| Error::os(self.cell.port.title(), "waiting for frames", source);
             match self.cell.epoll.wait(left, self.cell.event).map_err(system)? {
                 Polled::Interrupted => return Ok(Wake::Signal),
-                Polled::Sources { event } => told = event,
-                Polled::Nothing => told = false,
+                Polled::Sources { event } => (told, woken) = (event, true),
+                Polled::Nothing => (told, woken) = (false, false),
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 // One more look: a frame may have come with the last tick.
@@ -189,10 +191,10 @@ impl RxQueue {
     /// Looks for something to report.
     pub(crate) fn prepare(&self, look: Look) -> Result<Option<Wake>> {
         let cell = &*self.cell;
-        let (arm, told) = match look {
-            Look::Arm => (true, true),
-            Look::Sleep { told } => (true, told),
-            Look::Frames | Look::Poll => (false, false),
+        let (arm, told, woken) = match look {
+            Look::Arm => (true, true, true),
+            Look::Sleep { told, woken } => (true, told, woken),
+            Look::Frames | Look::Poll => (false, false, false),
         };
         if arm {
             // Before any look: whoever signals from now on is seen, by the looks below or by the descriptor.
@@ -204,46 +206,55 @@ impl RxQueue {
             cell.signal.drain();
             return Ok(Some(Wake::Waker));
         }
-        cell.with(|core| {
-            if core.fill_stash(cell)? {
-                return Ok(Some(Wake::Ready));
-            }
-            if core.ended {
-                return Ok(Some(Wake::Ended));
-            }
-            if look != Look::Frames
-                && let Some(wake) = core.link_change(&cell.port, told)?
-            {
-                return Ok(Some(wake));
-            }
-            if arm {
-                core.cache.flush();
-                let mut outstanding = false;
-                for cell in &core.plan.tx {
-                    outstanding |= cell.settle();
-                }
-                if core.cache.was_starved() {
-                    core.cache.pool().wake_when_filled(cell.signal.clone());
-                }
-                let system = |source| {
-                    Error::os(cell.port.title(), "watching the queue's descriptor", source)
-                };
-                core.watch(&cell.epoll).map_err(system)?;
-                core.driver.arm()?;
-                let after = core.look_after(cell.port.capability(), outstanding);
-                core.sources.tick(&cell.epoll, after).map_err(system)?;
+        let found = cell
+            .with(|core| {
                 if core.fill_stash(cell)? {
                     return Ok(Some(Wake::Ready));
                 }
-                // That look may have taken frames for what then was dropped, and found no more.
-                core.cache.flush();
-                if core.cache.was_starved() {
-                    core.cache.pool().wake_when_filled(cell.signal.clone());
+                if core.ended {
+                    return Ok(Some(Wake::Ended));
                 }
-            }
-            Ok(None)
-        })
-        .inspect_err(|_| cell.signal.signal())
+                if look != Look::Frames
+                    && let Some(wake) = core.link_change(&cell.port, told)?
+                {
+                    return Ok(Some(wake));
+                }
+                if arm {
+                    core.cache.flush();
+                    let mut outstanding = false;
+                    for cell in &core.plan.tx {
+                        outstanding |= cell.settle();
+                    }
+                    if core.cache.was_starved() {
+                        core.cache.pool().wake_when_filled(cell.signal.clone());
+                    }
+                    let system = |source| {
+                        Error::os(cell.port.title(), "watching the queue's descriptor", source)
+                    };
+                    core.watch(&cell.epoll).map_err(system)?;
+                    core.driver.arm()?;
+                    let after = core.look_after(cell.port.capability(), outstanding);
+                    core.sources.tick(&cell.epoll, after).map_err(system)?;
+                    if core.fill_stash(cell)? {
+                        return Ok(Some(Wake::Ready));
+                    }
+                    // That look may have taken frames for what then was dropped, and found no more.
+                    core.cache.flush();
+                    if core.cache.was_starved() {
+                        core.cache.pool().wake_when_filled(cell.signal.clone());
+                    }
+                }
+                Ok(None)
+            })
+            .inspect_err(|_| cell.signal.signal())?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        if woken && cell.signal.drain_in_any_case() {
+            // For what it was made readable is to be seen by now.
+            return self.prepare(Look::Sleep { told, woken: false });
+        }
+        Ok(None)
     }
 }
 
