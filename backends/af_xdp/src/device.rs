@@ -89,6 +89,11 @@ impl Device {
         lock(&self.left).push(lent);
     }
 
+    /// Bytes to be sent that queues that have gone had lent.
+    pub fn left_bytes(&self) -> u64 {
+        lock(&self.left).iter().map(|lent| lent.outstanding().bytes).sum()
+    }
+
     /// What queues that have gone had lent.
     pub fn take_left(&self) -> Vec<Lent> {
         std::mem::take(&mut lock(&self.left))

@@ -18,8 +18,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use anyport::config::PortConfig;
 use anyport::{Error, Result};
@@ -279,73 +278,10 @@ fn no_socket(title: &str, error: io::Error) -> Error {
     }
 }
 
-/// What became of sockets that this process has closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// They are closed, and the kernel has done with them: that was part of closing them.
-    Here,
-    /// Somebody else was the last to close one, so the kernel may be about it still.
-    Elsewhere,
-    /// Somebody else has one open.
-    No,
-}
-
-/// Tells whether somebody else has a socket open, after this process has closed it.
-///
-/// An epoll set forgets a file when the last descriptor of it is closed, in whichever process; what it has not forgotten is open.
-#[derive(Debug)]
-pub(crate) struct Witness(OwnedFd);
-
-impl Witness {
-    /// Watches sockets. The set must be made before they are closed.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn of<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> io::Result<Witness> {
-        // SAFETY: no pointers.
-        let set = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        for socket in sockets {
-            let mut event = libc::epoll_event { events: 0, u64: 0 };
-            let (set, socket) = (set.as_raw_fd(), socket.as_raw_fd());
-            // SAFETY: the event is a whole one.
-            let added =
-                unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, socket, &raw mut event) };
-            if added < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(Witness(set))
-    }
-
-    /// Waits for that: another thread of this process may be starting a program just now, which has all descriptors until it
-    /// begins.
-    pub fn wait(&self, deadline: Instant) -> Closed {
-        if self.all_closed() {
-            return Closed::Here;
-        }
-        while Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-            if self.all_closed() {
-                return Closed::Elsewhere;
-            }
-        }
-        Closed::No
-    }
-
-    /// Whether all of them are closed for good.
-    fn all_closed(&self) -> bool {
-        let path = PathBuf::from(format!("/proc/thread-self/fdinfo/{}", self.0.as_raw_fd()));
-        // What cannot be read proves nothing.
-        let about = std::fs::read_to_string(path);
-        about.is_ok_and(|about| !about.lines().any(|line| line.starts_with("tfd:")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use anyport::config::from_table;
-    use anyport_netdev::testing::in_namespace;
 
     #[test]
     fn numbers_of_descriptors_are_read_and_others_refused() {
@@ -361,22 +297,5 @@ mod tests {
             let Error::InvalidValue { key, expected, .. } = &error else { panic!("{error:?}") };
             assert_eq!((key.as_str(), expected.as_str()), ("sockets", NUMBERS), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_socket_that_somebody_else_has_open_is_not_closed() {
-        in_namespace(|| {
-            let sockets = [Socket::new().unwrap(), Socket::new().unwrap()];
-            let witness = Witness::of(&sockets).unwrap();
-            let soon = || Instant::now() + Duration::from_millis(10);
-            assert_eq!(witness.wait(soon()), Closed::No);
-            // SAFETY: no pointers.
-            let copy = owned(unsafe { libc::dup(sockets[1].as_raw_fd()) }).unwrap();
-            drop(sockets);
-            assert_eq!(witness.wait(soon()), Closed::No);
-            drop(copy);
-            // Other tests start programs.
-            assert_ne!(witness.wait(Instant::now() + Duration::from_secs(20)), Closed::No);
-        });
     }
 }

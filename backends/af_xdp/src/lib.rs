@@ -8,6 +8,7 @@
 //! | `preflight` | what can be known before a port starts |
 //! | `port` | opening, settings, counters |
 //! | `started` | starting and stopping |
+//! | `closing` | what shows that the kernel has let go of the memory |
 //! | `tags` | VLAN tags stay in the frame |
 //! | `rx`, `tx` | one queue each way |
 //! | `device` | what all queues of a port share |
@@ -16,6 +17,7 @@
 //! | `ring` | the rings that are shared with the kernel |
 
 mod backend;
+mod closing;
 mod device;
 mod handed;
 pub mod handover;

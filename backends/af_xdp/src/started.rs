@@ -27,8 +27,9 @@ use anyport_netdev::segments::{MERGING, MERGING_HARDWARE};
 use anyport_netdev::xdp_attached::xdp_attached;
 use anyport_netdev::{LinkWatch, Membership, open, packet_socket, vlans};
 
+use crate::closing::{Closed, Witness, let_go};
 use crate::device::{Device, Ways};
-use crate::handed::{Closed, Handed, Witness};
+use crate::handed::Handed;
 use crate::keys::{Attach, Mode};
 use crate::port::{KERNEL_HEADROOM, LEAST_CHUNK, XdpPort};
 use crate::preflight::{self, Registration};
@@ -46,11 +47,12 @@ const SPARE: u32 = 64;
 /// A started port's sockets and program.
 pub(crate) struct Started {
     pub device: Arc<Device>,
-    /// By queue; the first has the memory.
+    /// By queue, from before it was taken up; the first has the memory.
     pub sockets: Vec<Arc<Socket>>,
     /// Those that only send, of queues that receive as well: nobody polls them (see [`tx`](crate::tx)). They share everything with
     /// their queue's.
     pub senders: Vec<Option<Arc<Socket>>>,
+    witness: Witness,
     pub ways: Ways,
     /// None where somebody else's program hands frames over.
     pub map: Option<Sockets>,
@@ -73,6 +75,7 @@ impl XdpPort {
             preflight::check_free(&self.title, self.settings.interface().index())?;
         }
         let registration = Registration::new(&self.title, pool)?;
+        let witness = Witness::new().map_err(|error| self.explain("making an epoll set", error))?;
         let members = match packet_socket::idle() {
             Ok(members) => Some(members),
             Err(_) if self.handed.is_some() => None,
@@ -100,6 +103,7 @@ impl XdpPort {
             device,
             sockets: Vec::new(),
             senders: Vec::new(),
+            witness,
             ways: Ways {
                 zero_copy: false,
                 busy_poll: self.keys.busy_poll > 0,
@@ -192,8 +196,11 @@ impl XdpPort {
             queues.rx.push(Box::new(driver) as Box<dyn RxDriver>);
             filled?;
         }
-        let first = started.sockets.first().map(|first| &**first);
-        self.bind(&socket, queue as u32, started.ways.segments, first)?;
+        let first = started.sockets.first().cloned();
+        // Whatever becomes of them: from here on the kernel may have the queue's frames.
+        started.sockets.push(socket.clone());
+        started.senders.push(sender.clone());
+        self.bind(&socket, queue as u32, started.ways.segments, first.as_deref())?;
         if queue == 0 {
             started.ways.zero_copy = socket.is_zero_copy().map_err(failed)?;
         }
@@ -221,8 +228,6 @@ impl XdpPort {
                 (None, None) => {}
             }
         }
-        started.sockets.push(socket);
-        started.senders.push(sender);
         Ok(())
     }
 
@@ -375,8 +380,8 @@ impl XdpPort {
 
     /// Takes away all that [`begin`](XdpPort::begin) has made, and gives the interface back to the host.
     pub fn end(&mut self) {
-        let Some(started) = self.started.take() else { return };
-        if let Some(attachment) = started.attachment {
+        let Some(mut started) = self.started.take() else { return };
+        if let Some(attachment) = started.attachment.take() {
             attachment.detach();
         }
         if let Some(handed) = &self.handed {
@@ -386,45 +391,68 @@ impl XdpPort {
             let sender = started.senders.get(queue).and_then(Option::as_deref);
             self.counts[queue].settle(&statistics(socket, sender), started.ways);
         }
-        drop(started.senders);
-        let queues = started.sockets.len() as u32;
-        let interface = self.settings.interface().index();
-        // Sockets that were handed over others may have, too.
-        let witness = match self.handed.as_ref().is_some_and(Handed::has_sockets) {
-            true => Some(Witness::of(started.sockets.iter().map(|socket| &**socket))),
-            false => None,
-        };
-        // The others first: the memory is the first one's.
-        started.sockets.into_iter().rev().for_each(drop);
-        let deadline = Instant::now() + SETTLE;
-        let closed = match witness {
-            None => Closed::Here,
-            Some(Ok(witness)) => witness.wait(deadline),
-            Some(Err(_)) => Closed::No,
-        };
-        if closed == Closed::No {
-            tracing::warn!(
-                "{}: another process still has a socket open that was handed to this one; the frames that it may receive into \
-                 are lost. Whoever hands a socket over has to close it",
-                self.title
-            );
-        }
-        let left = started.device.take_left();
-        // Frames to receive into are lent empty.
-        let on_their_way = left.iter().any(|lent| lent.outstanding().bytes > 0);
-        let within_reach = started.ways.zero_copy || on_their_way || closed == Closed::Elsewhere;
-        let deadline = Instant::now() + SETTLE;
-        let free = closed != Closed::No
-            && (!within_reach || (0..queues).all(|queue| let_go(interface, queue, deadline)));
-        for mut lent in left {
-            if free {
-                // SAFETY: the sockets are closed, and the queues can be taken up again where that matters.
-                unsafe { lent.release() };
-            } else if let Some(counts) = self.counts.first() {
-                counts.lost.fetch_add(lent.frames() as u64, Ordering::Relaxed);
+        let free = self.has_let_go(&mut started);
+        for mut lent in started.device.take_left() {
+            match &free {
+                // SAFETY: no queue uses the memory any more. Every socket that it was registered with or bound to is closed, by
+                // whoever had it open, which the witness has seen; the last to close it was this process, whose call to close
+                // returned when the kernel had unbound it, or else each queue was found free. So it was, too, where the device
+                // may have reached frames beyond that.
+                Ok(()) => unsafe { lent.release() },
+                Err(_) => {
+                    if let Some(counts) = self.counts.first() {
+                        counts.lost.fetch_add(lent.frames() as u64, Ordering::Relaxed);
+                    }
+                }
             }
         }
+        if let Err(why) = free {
+            tracing::warn!("{}: frames that the kernel may still use are lost: {why}", self.title);
+        }
         self.settings.switch_back();
+    }
+
+    /// Closes the sockets; why the kernel may have the pool's memory all the same.
+    fn has_let_go(&self, started: &mut Started) -> std::result::Result<(), String> {
+        let queues = started.sockets.len() as u32;
+        let senders = started.senders.drain(..).flatten();
+        // The others first: the memory is the first one's.
+        let sockets: Vec<_> = senders.chain(started.sockets.drain(..).rev()).collect();
+        let watched = sockets.iter().try_for_each(|socket| started.witness.watch(socket));
+        let mut used = 0;
+        for socket in sockets {
+            used += usize::from(Arc::into_inner(socket).is_none());
+        }
+        if used > 0 {
+            return Err(format!("{used} of its queues have not come back from a call"));
+        }
+        watched
+            .map_err(|error| format!("nothing tells whether its sockets are closed: {error}"))?;
+        let closed = started.witness.wait(Instant::now() + SETTLE);
+        let closed = closed
+            .map_err(|error| format!("nothing tells whether its sockets are closed: {error}"))?;
+        if closed == Closed::No {
+            let why = match self.handed.as_ref().is_some_and(Handed::has_sockets) {
+                true => {
+                    "another process still has a socket open that was handed to this one. Whoever hands a socket over has to close it"
+                }
+                false => {
+                    "another process still has one of its sockets open, a child perhaps that runs no program of its own"
+                }
+            };
+            return Err(why.into());
+        }
+        // Frames to receive into are lent empty.
+        let on_their_way = started.device.left_bytes() > 0;
+        if started.ways.zero_copy || on_their_way || closed == Closed::Elsewhere {
+            let deadline = Instant::now() + SETTLE;
+            for queue in 0..queues {
+                let_go(self.settings.interface(), &self.title, queue, deadline).map_err(
+                    |error| format!("its queue {queue} cannot be taken up again: {error}"),
+                )?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a pool that the kernel does not take, or whose frames are too small.
@@ -467,31 +495,8 @@ fn fill_target(pool: &Pool, ring: u32, queues: usize) -> usize {
 }
 
 /// Bytes of a pool frame that the kernel uses: it takes no more than a page, so of larger frames it is the first one.
-fn chunk(pool: &Pool) -> usize {
+pub(crate) fn chunk(pool: &Pool) -> usize {
     // SAFETY: no pointers.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
     pool.frame_size().min(page)
-}
-
-/// Waits until a queue can be taken up again: then the kernel has let go of the memory that was bound to it.
-fn let_go(interface: u32, queue: u32, deadline: Instant) -> bool {
-    let attempt = || -> io::Result<()> {
-        let pool = Pool::builder().frames(2).build().map_err(io::Error::other)?;
-        let socket = Socket::new()?;
-        socket.register(pool.region(), chunk(&pool))?;
-        let (_fill, _completion) = (socket.fill_ring(1)?, socket.completion_ring(1)?);
-        let _receive = socket.receive_ring(1)?;
-        socket.bind(&Binding { interface, queue, zero_copy: Some(false), segments: false }, None)
-    };
-    loop {
-        match attempt().map_err(|error| error.raw_os_error()) {
-            Err(Some(libc::EBUSY)) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2))
-            }
-            // Without CAP_NET_RAW nothing can be proved.
-            Err(Some(libc::EBUSY | libc::EPERM | libc::EACCES)) => return false,
-            // Taken up, or there is no device any more that could have it.
-            _ => return true,
-        }
-    }
 }
