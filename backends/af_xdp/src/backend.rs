@@ -48,6 +48,6 @@ impl Backend for AfXdp {
 
     fn open(&self, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
         let keys = from_table(&format!("af_xdp:{}", request.device), request.options)?;
-        XdpPort::open(keys, request)
+        Ok(Box::new(XdpPort::open(keys, request)?))
     }
 }

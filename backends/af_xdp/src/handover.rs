@@ -30,6 +30,10 @@
 //! - From the moment when a socket is in the map until it is bound, and when its process has stopped receiving, frames of its queue
 //!   are dropped. When the socket is closed they go to the host's stack.
 //! - The program does not sort by address: the port does (contract R6).
+//! - What the interface receives beyond its own address, all groups and with [`Options::promiscuous`] everything, it receives for as
+//!   long as this process holds the [`Handover`]: such memberships are a socket's, which cannot be pinned. After that a pinned
+//!   program goes on with what a card lets through by itself, unless somebody sets `ip link set dev eth0 allmulticast on` (and
+//!   `promisc on`) for good. On veth and tap there is no difference.
 //! - Nothing of the interface is changed, because nobody would put it back: what puts frames together, or takes VLAN tags out of
 //!   them, is refused with the command that switches it off.
 
@@ -140,8 +144,14 @@ impl Handover {
             tags.check(&title, &info, function.is_some())?;
             refuse_merging(&title, &interface, device, native)?;
             let place = Place { segments, tags: function.map(|ask| (interface.index(), ask)) };
-            let program = filter.load(&map, &place);
-            let program = program.map_err(|error| failed("loading the program", error))?;
+            let program = match filter.load(&map, &place) {
+                Ok(program) => program,
+                Err(error) if function.is_some() && !preflight::is_denied(&error) => {
+                    attached = Err(preflight::no_tags(&error));
+                    continue;
+                }
+                Err(error) => return Err(failed("loading the program", error)),
+            };
             attached = program.attach_xdp(interface.index(), *mode);
             if attached.is_ok() {
                 break;
@@ -198,7 +208,8 @@ impl Handover {
     }
 
     /// Pins the map as `map` and the program's attachment as `link` in a new directory of a BPF file system (which is mounted at
-    /// `/sys/fs/bpf`), for a user. The program stays attached until `link` is removed, whatever becomes of this process.
+    /// `/sys/fs/bpf`), for a user. The program stays attached until `link` is removed, whatever becomes of this process. What the
+    /// interface receives for its sake does not: see the traps of [this module](self).
     ///
     /// # Errors
     /// [`Error::Os`]: the directory is there, or not in a BPF file system. Nothing is left then.

@@ -51,6 +51,8 @@ pub(crate) struct XdpPort {
     pub queues: (u32, u32),
     /// Whether the kernel has frames that lie in several descriptors.
     pub segments: bool,
+    /// The most descriptors of a frame that the driver has, in the mode that the port will be in.
+    most_segments: u16,
     pub filter: Filter,
     /// How the kernel did its part when the port was started last.
     pub ways: Ways,
@@ -67,7 +69,7 @@ pub(crate) struct XdpPort {
 
 impl XdpPort {
     /// Opens the interface, stopped; nothing of it is changed.
-    pub fn open(keys: Keys, request: &OpenRequest<'_>) -> Result<Box<dyn PortDriver>> {
+    pub fn open(keys: Keys, request: &OpenRequest<'_>) -> Result<XdpPort> {
         let (title, config) = (format!("af_xdp:{}", request.device), request.config);
         let to_kernel = ToKernel::parse(&title, &config.to_kernel)?;
         let interface = open::find("af_xdp", request.device)?;
@@ -79,7 +81,7 @@ impl XdpPort {
             preflight::check_permitted(&title)?;
             preflight::check_free(&title, interface.index())?;
         }
-        preflight::check_driver(&title, &interface, &keys)?;
+        let most_segments = preflight::check_driver(&title, &interface, &keys)?;
         preflight::check_queues(&title, &interface, &info, config)?;
         if !config.shared {
             takeover::check(&interface, &title, config.takeover, false)?;
@@ -105,8 +107,9 @@ impl XdpPort {
         };
         let segments =
             segments.map_err(|error| explain(&title, "opening an AF_XDP socket", error))?;
+        let most_segments = most_segments.unwrap_or(SEGMENTS).min(SEGMENTS);
         let filter = Filter { mac: settings.mac(), promiscuous: false, to_kernel };
-        Ok(Box::new(XdpPort {
+        Ok(XdpPort {
             software_link: settings.info().is_software(&driver),
             advice: Some(segments::advice(settings.info(), false)),
             title,
@@ -117,13 +120,14 @@ impl XdpPort {
             handed,
             queues,
             segments,
+            most_segments,
             filter,
             ways: Ways::default(),
             counts: vec![Arc::default()],
             said: false,
             invalid: 0,
             started: None,
-        }))
+        })
     }
 
     /// Whether the program sees whatever is on the wire: the ends of a pair do not sort by address, and elsewhere somebody may
@@ -204,8 +208,9 @@ impl PortDriver for XdpPort {
     fn capability(&self) -> Capability {
         // In one piece a frame lies in a page, behind the head room and before what the kernel keeps behind it; of several, each
         // is at least what the smallest pool frame has room for.
-        let most = match self.segments {
-            true => SEGMENTS as usize * (LEAST_CHUNK - KERNEL_HEADROOM) - 4 - 14,
+        let segments = if self.segments { self.most_segments } else { 1 };
+        let most = match segments > 1 {
+            true => usize::from(segments) * (LEAST_CHUNK - KERNEL_HEADROOM) - 4 - 14,
             false => 4096 - KERNEL_HEADROOM - 320 - 4 - 14,
         };
         let (min_mtu, max_mtu) = self.settings.mtu_range(most);
@@ -219,7 +224,7 @@ impl PortDriver for XdpPort {
         capability.rx_ring = RingSizes::new(16, 32768, 1024);
         capability.tx_ring = RingSizes::new(16, 32768, 1024);
         capability.max_pools = 1;
-        capability.max_segments = if self.segments { SEGMENTS } else { 1 };
+        capability.max_segments = segments;
         capability.zero_copy = true;
         capability.exact_drops = self.settings.info().kind.is_some();
         capability.exclusive = true;
@@ -266,8 +271,14 @@ impl PortDriver for XdpPort {
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<()> {
+        let before = self.settings.mac();
         self.settings.set_mac(mac)?;
-        self.change_filter(|filter| filter.mac = mac)
+        let changed = self.change_filter(|filter| filter.mac = mac);
+        if changed.is_err() {
+            // The program goes on with the old one, so the interface has to.
+            self.settings.set_mac(before)?;
+        }
+        changed
     }
 
     fn set_promiscuous(&mut self, on: bool) -> Result<()> {
@@ -308,5 +319,71 @@ impl PortDriver for XdpPort {
 impl Drop for XdpPort {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyport::config::{PortConfig, Table};
+    use anyport::{Pool, driver::PortDriver};
+    use anyport_netdev::Interface;
+    use anyport_netdev::testing::{in_namespace, keep_only, may_load_programs, run};
+
+    fn port(keys: Keys) -> XdpPort {
+        let (options, config) = (Table::new(), PortConfig::default());
+        XdpPort::open(keys, &OpenRequest::new("a0", &options, &config)).unwrap()
+    }
+
+    fn attached_as() -> String {
+        let shown = run("ip", "link show a0");
+        shown.split_whitespace().find(|word| word.starts_with("xdp")).unwrap_or("").to_owned()
+    }
+
+    /// One of the kernel's functions that is not for programs: the kernel does not take a program that calls it.
+    #[test]
+    fn where_no_program_can_ask_for_tags_it_runs_behind_the_driver_or_says_so() {
+        in_namespace(|| {
+            let wrong = Function::find("ksys_read").ok().flatten();
+            // Without, the kernel does not describe itself, and no program asks for tags.
+            if !may_load_programs() || wrong.is_none() {
+                return;
+            }
+            for switch in ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"] {
+                let _ = Interface::open("a1").unwrap().set_feature(switch, false);
+            }
+            let pools = [Pool::builder().frames(512).build().unwrap()];
+            let start = |keys| {
+                let mut port = port(keys);
+                port.ask_for_tags = wrong;
+                let capability = port.capability();
+                let started = port.start(&Setup::new(&capability, &pools)).map(drop);
+                started.map(|()| attached_as())
+            };
+            assert_eq!(start(Keys::default()).unwrap(), "xdpgeneric");
+            let error = start(Keys { attach: Attach::Native, ..Keys::default() }).unwrap_err();
+            assert!(error.to_string().contains("keeps VLAN tags beside frames"), "{error}");
+            assert_eq!(pools[0].free(), pools[0].capacity());
+        });
+    }
+
+    #[test]
+    fn an_address_that_the_program_cannot_have_is_not_the_interfaces_either() {
+        in_namespace(|| {
+            if !may_load_programs() {
+                return;
+            }
+            let pools = [Pool::builder().frames(512).build().unwrap()];
+            let mut port = port(Keys::default());
+            let capability = port.capability();
+            let queues = port.start(&Setup::new(&capability, &pools)).unwrap();
+            let (before, other) = (port.mac(), MacAddr([2, 0, 0, 0, 0, 0x77]));
+            keep_only(&[Privilege::NetAdmin]);
+            let error = port.set_mac(other).unwrap_err();
+            assert!(matches!(error, Error::Permission { .. }), "{error:?}");
+            assert_eq!((port.mac(), port.filter.mac), (before, before));
+            assert_eq!(Interface::open("a0").unwrap().mac().unwrap(), before);
+            drop(queues);
+        });
     }
 }

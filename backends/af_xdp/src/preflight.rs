@@ -15,7 +15,7 @@ use anyport_netdev::devices::More;
 use anyport_netdev::error::explain;
 use anyport_netdev::privilege::{Privilege, denied};
 use anyport_netdev::xdp_attached::{By, xdp_attached};
-use anyport_netdev::xdp_features::xdp_features;
+use anyport_netdev::xdp_features::{XdpFeatures, xdp_features};
 use anyport_netdev::{Interface, LinkInfo, XdpAttached};
 
 use crate::keys::{Attach, Keys, Mode};
@@ -94,13 +94,16 @@ pub(crate) fn knows_flag(socket: &impl AsRawFd, flag: u16) -> io::Result<bool> {
     }
 }
 
-/// Refuses keys that ask for what the driver does not have, as far as the kernel tells (Linux 6.3).
+/// Refuses keys that ask for what the driver does not have, as far as the kernel tells (Linux 6.3). The most descriptors of a frame
+/// that the driver takes in the mode that the keys ask for, if it limits them.
 ///
 /// # Errors
 /// [`Error::Unsupported`]; the system's.
-pub(crate) fn check_driver(title: &str, interface: &Interface, keys: &Keys) -> Result<()> {
+pub(crate) fn check_driver(title: &str, interface: &Interface, keys: &Keys) -> Result<Option<u16>> {
     let asking = |error| explain(title, "asking what the driver can do", error);
-    let Some(features) = xdp_features(interface.index()).map_err(asking)? else { return Ok(()) };
+    let Some(features) = xdp_features(interface.index()).map_err(asking)? else {
+        return Ok(None);
+    };
     let driver = interface.driver().map_err(asking)?;
     if keys.mode == Mode::ZeroCopy && !features.zero_copy {
         return Err(no_zero_copy(title, &driver));
@@ -108,7 +111,18 @@ pub(crate) fn check_driver(title: &str, interface: &Interface, keys: &Keys) -> R
     if keys.attach == Attach::Native && !features.native {
         return Err(no_native(title, &driver));
     }
-    Ok(())
+    Ok(most_segments(keys.mode, &features))
+}
+
+/// How many descriptors of a frame the driver takes, if it limits them.
+fn most_segments(mode: Mode, features: &XdpFeatures) -> Option<u16> {
+    let most = features.zero_copy_segments.filter(|_| features.zero_copy)?;
+    match (mode, most) {
+        (Mode::Copy, _) => None,
+        // One that takes no chains is left in copy mode by the kernel when they are asked for.
+        (Mode::Auto, 0 | 1) => None,
+        _ => Some(u16::try_from(most).unwrap_or(u16::MAX).max(1)),
+    }
 }
 
 /// The driver has no zero-copy mode.
@@ -130,9 +144,22 @@ fn no_native(title: &str, driver: &str) -> Error {
     unsupported(title, "attach", "native", limit)
 }
 
+/// Whether a program was not loaded for want of privilege. `EACCES` is what the kernel says of a program that it does not take.
+pub(crate) fn is_denied(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
+}
+
+/// The kernel does not take a program that asks the driver for VLAN tags. No error of the system, so that [`refusal`] knows it.
+pub(crate) fn no_tags(error: &io::Error) -> io::Error {
+    io::Error::other(format!("no program can ask it for them ({error})"))
+}
+
 /// Why the driver does not want the program, in words.
 pub(crate) fn refusal(interface: &Interface, error: &io::Error) -> String {
     let driver = named(&interface.driver().unwrap_or_default());
+    if error.raw_os_error().is_none() {
+        return format!("{driver} keeps VLAN tags beside frames, and {error}");
+    }
     if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
         return format!("{driver} has no XDP");
     }
@@ -416,6 +443,20 @@ mod tests {
             let here = refusal(&Interface::open("a0").unwrap(), &why);
             assert!(here.contains("`ip link set dev a0 mtu 3506`"), "{here}");
         });
+    }
+
+    #[test]
+    fn the_device_itself_may_take_fewer_segments_than_the_kernel() {
+        let mut features = XdpFeatures::default();
+        assert_eq!(most_segments(Mode::Auto, &features), None);
+        features.zero_copy = true;
+        assert_eq!(most_segments(Mode::ZeroCopy, &features), None);
+        for (most, zero_copy, auto) in [(1, Some(1), None), (5, Some(5), Some(5))] {
+            features.zero_copy_segments = Some(most);
+            assert_eq!(most_segments(Mode::ZeroCopy, &features), zero_copy);
+            assert_eq!(most_segments(Mode::Auto, &features), auto);
+            assert_eq!(most_segments(Mode::Copy, &features), None);
+        }
     }
 
     #[test]

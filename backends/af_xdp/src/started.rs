@@ -360,8 +360,13 @@ impl XdpPort {
     /// Attaches the program; the driver's refusal, if it is one.
     fn attach_as(&self, started: &mut Started, mode: XdpMode) -> Result<Option<io::Error>> {
         let Some(map) = &started.map else { return Ok(None) };
-        let loading = |error| self.explain("loading the program", error);
-        let program = self.filter.load(map, &started.place).map_err(loading)?;
+        let program = match self.filter.load(map, &started.place) {
+            Ok(program) => program,
+            Err(error) if started.place.tags.is_some() && !preflight::is_denied(&error) => {
+                return Ok(Some(preflight::no_tags(&error)));
+            }
+            Err(error) => return Err(self.explain("loading the program", error)),
+        };
         let error = match program.attach_xdp(self.settings.interface().index(), mode) {
             Ok(attachment) => {
                 started.attachment = Some(attachment);
