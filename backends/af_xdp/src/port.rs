@@ -80,6 +80,7 @@ impl XdpPort {
         if !is_handed {
             preflight::check_permitted(&title)?;
             preflight::check_free(&title, interface.index())?;
+            preflight::check_several_queues(&title, config)?;
         }
         let most_segments = preflight::check_driver(&title, &interface, &keys)?;
         preflight::check_queues(&title, &interface, &info, config)?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyport::config::PortConfig;
+use anyport::pool::PoolConfig;
 use anyport::{Error, Pool, Result};
 use anyport_netdev::bpf::Sockets;
 use anyport_netdev::devices::More;
@@ -22,6 +23,7 @@ use crate::keys::{Attach, Keys, Mode};
 use crate::port::KERNEL_HEADROOM;
 use crate::program;
 use crate::socket::Socket;
+use crate::tags::Tags;
 
 /// What a port needs that makes all of its own.
 pub(crate) const PRIVILEGES: [Privilege; 3] =
@@ -74,6 +76,35 @@ pub(crate) fn check_permitted(title: &str) -> Result<()> {
 pub(crate) fn kernel_has_segments() -> io::Result<bool> {
     knows_flag(&Socket::new()?, libc::XDP_USE_SG)
 }
+
+/// Refuses several queues where they cannot be on one pool (before Linux 5.10).
+///
+/// Whether sockets of different queues may share memory is not to be asked without taking queues up. The same version lets a socket
+/// into a map before it is bound, which is.
+///
+/// # Errors
+/// [`Error::Unsupported`]; the system's.
+pub(crate) fn check_several_queues(title: &str, config: &PortConfig) -> Result<()> {
+    let asked = config.rx_queue_count().max(config.tx_queue_count());
+    if asked <= 1 {
+        return Ok(());
+    }
+    let attempt = || Sockets::new(1)?.set(0, Socket::new()?.as_raw_fd());
+    several_queues(title, asked, attempt())
+}
+
+fn several_queues(title: &str, asked: u16, attempt: io::Result<()>) -> Result<()> {
+    attempt.map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => {
+            unsupported(title, "queues", &asked.to_string(), ONE_QUEUE.into())
+        }
+        _ => explain(title, "trying whether queues can share a pool", error),
+    })
+}
+
+/// What is said of several queues before Linux 5.10.
+pub(crate) const ONE_QUEUE: &str = "1: this kernel's AF_XDP lets no two queues share a pool, for which Linux 5.10 is needed; \
+     `ethtool -L` can bring all frames to one queue";
 
 /// Whether `bind` knows a flag; the socket stays as it was.
 pub(crate) fn knows_flag(socket: &impl AsRawFd, flag: u16) -> io::Result<bool> {
@@ -291,7 +322,8 @@ fn in_the_way(found: &XdpAttached) -> String {
     )
 }
 
-/// What the listing of devices says of an interface: words for its description, and obstacles.
+/// What the listing of devices says of an interface: words for its description, and what keeps a port with defaults from opening or
+/// starting.
 pub(crate) fn listed(info: &LinkInfo, held: bool) -> More {
     let words = match xdp_features(info.index) {
         Ok(Some(features)) if features.zero_copy => Some("native XDP with zero-copy"),
@@ -304,10 +336,40 @@ pub(crate) fn listed(info: &LinkInfo, held: bool) -> More {
         true => None,
         false => xdp_attached(info.index).ok().flatten(),
     };
+    let tags = Tags::of(info, false);
+    let asked = tags.function().is_some();
+    let loses = tags.check(&info.name, info, asked).err().map(|error| match error {
+        Error::Backend { reason, .. } => reason,
+        error => error.to_string(),
+    });
+    let obstacles = [attached.as_ref().map(in_the_way), loses, too_long(info), too_much_memory()];
     More {
         words: words.map(str::to_owned).into_iter().collect(),
-        obstacles: attached.as_ref().map(in_the_way).into_iter().collect(),
+        obstacles: obstacles.into_iter().flatten().collect(),
     }
+}
+
+/// Frames that are longer than the largest frame of a pool that the kernel takes.
+fn too_long(info: &LinkInfo) -> Option<String> {
+    let room = 4096 - KERNEL_HEADROOM;
+    let tagged = info.mtu as usize + 14 + 4;
+    (tagged > room).then(|| {
+        format!(
+            "with its MTU of {} a frame is longer than a page has room for: open it with max_segments={} and a pool of frames of \
+             4096 bytes (Linux 6.6), or with max_frame={}",
+            info.mtu,
+            tagged.div_ceil(room),
+            room - 4
+        )
+    })
+}
+
+/// A limit of locked memory that a pool of the default size exceeds.
+fn too_much_memory() -> Option<String> {
+    let config = PoolConfig::default();
+    let bytes = u64::from(config.frames) * u64::from(config.frame_size);
+    limit().filter(|limit| bytes > *limit)?;
+    Some(format!("a pool of the default size has {} KiB: {}", bytes / 1024, limit_words(bytes, 0)))
 }
 
 /// Bytes of pools that started ports of this process have registered.
@@ -381,23 +443,31 @@ fn limit() -> Option<u64> {
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1024)
+}
+
 fn over_limit(title: &str, bytes: u64, before: u64) -> Error {
-    let kib = |bytes: u64| bytes.div_ceil(1024);
+    let limit = limit_words(bytes, before);
+    unsupported(title, "pool", &format!("{} KiB", kib(bytes)), limit)
+}
+
+/// What the limit of locked memory is, and what lifts it, for so many bytes beside those that this process has locked before.
+fn limit_words(bytes: u64, before: u64) -> String {
     let limit = limit().unwrap_or_default();
     let (least, others) = match before + bytes > limit {
         true => (before + bytes, format!("and {} KiB are locked", kib(before))),
         // What others have locked is not to be known.
         false => (limit + bytes, "and the rest is locked by the user's other processes, or".into()),
     };
-    let limit = format!(
+    format!(
         "a user may lock {} KiB of memory (RLIMIT_MEMLOCK), each started port locks its whole pool, {others} by other ports of \
          this process; `sudo prlimit --memlock={} --pid $$` in the shell that starts the program, or LimitMEMLOCK={}K in its \
          systemd unit, allows it, CAP_IPC_LOCK lifts the limit, and a smaller pool needs less",
         kib(limit),
         kib(least) * 1024,
         kib(least),
-    );
-    unsupported(title, "pool", &format!("{} KiB", kib(bytes)), limit)
+    )
 }
 
 pub(crate) fn unsupported(title: &str, field: &str, asked: &str, limit: String) -> Error {
@@ -443,6 +513,25 @@ mod tests {
             let here = refusal(&Interface::open("a0").unwrap(), &why);
             assert!(here.contains("`ip link set dev a0 mtu 3506`"), "{here}");
         });
+    }
+
+    #[test]
+    fn several_queues_are_refused_before_the_kernel_that_has_them() {
+        in_namespace(|| {
+            if !may_load_programs() {
+                return;
+            }
+            let mut config = PortConfig::default();
+            config.queues = Some(4);
+            // A kernel with frames in several descriptors has queues on one pool.
+            let here = check_several_queues("x:y", &config);
+            assert!(here.is_ok() || !kernel_has_segments().unwrap(), "{here:?}");
+        });
+        let old = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let error = several_queues("x:y", 4, Err(old)).unwrap_err();
+        let Error::Unsupported { field, asked, limit, .. } = &error else { panic!("{error:?}") };
+        assert_eq!([field.as_str(), asked.as_str()], ["queues", "4"]);
+        assert!(limit.contains("Linux 5.10"), "{limit}");
     }
 
     #[test]

@@ -47,6 +47,9 @@ fn a_pool_over_the_limit_is_refused_with_what_lifts_it() {
         // With the capability there is no limit.
         open("a0", 2048).start().unwrap();
         keep_only(&[Privilege::NetRaw, Privilege::NetAdmin, Privilege::Bpf]);
+        let listed = registry.devices().into_iter().find(|device| device.spec == "af_xdp:a0");
+        let obstacle = listed.unwrap().obstacle.unwrap();
+        assert!(obstacle.contains("a user may lock 1024 KiB"), "{obstacle}");
         over(&open("a0", 1024).start().unwrap_err(), 2048, 0, 2048);
         let mut first = open("a0", 512);
         first.start().unwrap();

@@ -298,3 +298,32 @@ fn the_listing_names_the_holder_of_a_port_and_not_its_program() {
         works("af_xdp:a1");
     });
 }
+
+#[test]
+fn what_a_port_would_be_refused_for_is_listed() {
+    in_namespace(|| {
+        if !may_load_programs() {
+            return;
+        }
+        assert_eq!(device("a0").obstacle, None);
+        ip("link add b0 type bridge");
+        ip("link set b0 up");
+        let listed = device("b0").obstacle.unwrap();
+        let Error::Backend { reason, .. } = refused("af_xdp:b0") else { panic!("b0 opens") };
+        assert_eq!(listed, reason);
+        ip("link set a0 mtu 9000");
+        let listed = device("a0").obstacle.unwrap();
+        let error = not_started("af_xdp:a0", 4096);
+        unsupported(&error, ["max_frame", "9014"], &["configure max_segments"]);
+        // Either of the two that are named mends it.
+        let named = |key: &str| {
+            let behind = listed.split(key).nth(1).unwrap_or_else(|| panic!("{key}: {listed}"));
+            let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+            format!("af_xdp:a0,{key}{}", &behind[..digits])
+        };
+        for key in ["max_segments=", "max_frame="] {
+            let mut port = registry().open_with(&named(key), &pool(4096)).unwrap();
+            port.start().unwrap();
+        }
+    });
+}
