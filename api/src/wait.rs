@@ -160,10 +160,7 @@ pub(crate) struct Epoll(OwnedFd);
 
 /// How a sleep ended.
 pub(crate) enum Polled {
-    /// Something is readable; whether that descriptor is among it.
-    Sources {
-        event: bool,
-    },
+    Sources,
     Nothing,
     Interrupted,
 }
@@ -180,7 +177,7 @@ impl Epoll {
     }
 
     pub fn add(&self, fd: RawFd) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
         // SAFETY: valid descriptors (checked by the call) and a local event.
         match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) } {
             0 => Ok(()),
@@ -196,23 +193,15 @@ impl Epoll {
         }
     }
 
-    /// Sleeps until something is readable. `event` is one of the descriptors.
-    pub fn wait(&self, timeout: Duration, event: Option<RawFd>) -> io::Result<Polled> {
-        // More than a queue's sources.
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
+    pub fn wait(&self, timeout: Duration) -> io::Result<Polled> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 1];
         // Rounded up, so that a wait never ends a millisecond early and then spins.
         let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;
-        let most = events.len() as libc::c_int;
-        // SAFETY: room for as many events as is said.
-        let count =
-            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), most, millis) };
+        // SAFETY: room for one event; which it is does not matter.
+        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 1, millis) };
         match count {
             0 => Ok(Polled::Nothing),
-            1.. => {
-                let there = &events[..count as usize];
-                let is = |fd: RawFd| there.iter().any(|one| one.u64 == fd as u64);
-                Ok(Polled::Sources { event: event.is_some_and(is) })
-            }
+            1.. => Ok(Polled::Sources),
             _ => match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::Interrupted => Ok(Polled::Interrupted),
                 error => Err(error),
@@ -252,9 +241,8 @@ pub fn wait_any(
         return Err(Error::Config { context: "wait_any".into(), reason });
     }
     let deadline = Instant::now().checked_add(timeout);
-    // For each queue two: what wakes it, and of that what its device tells. Few queues need no memory; for many it is asked for
-    // once, before the first sleep.
-    let mut few = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 32];
+    // Few queues need no memory; for many it is asked for once, before the first sleep.
+    let mut few = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 16];
     let mut many = Vec::new();
     let mut filled = false;
     loop {
@@ -268,10 +256,8 @@ pub fn wait_any(
                     (true, _) => Look::Poll,
                     (false, false) => Look::Frames,
                     (false, true) => {
-                        let there =
-                            |fd: Option<&libc::pollfd>| fd.is_some_and(|fd| fd.revents != 0);
-                        let woken = there(polled.get(2 * index));
-                        Look::Sleep { told: there(polled.get(2 * index + 1)), woken }
+                        let woken = polled.get(index).is_some_and(|fd| fd.revents != 0);
+                        Look::Sleep { woken }
                     }
                 };
                 *wake = match queue.prepare(look) {
@@ -287,16 +273,12 @@ pub fn wait_any(
                 return Ok(0);
             }
         }
-        let count = 2 * queues.len();
-        if count > few.len() {
-            many.resize(count, few[0]);
+        if queues.len() > few.len() {
+            many.resize(queues.len(), few[0]);
         }
-        let fds = if many.is_empty() { &mut few[..count] } else { &mut many[..] };
+        let fds = if many.is_empty() { &mut few[..queues.len()] } else { &mut many[..] };
         if !std::mem::replace(&mut filled, true) {
-            for (pair, queue) in fds.chunks_exact_mut(2).zip(&*queues) {
-                pair[0].fd = queue.descriptor();
-                pair[1].fd = queue.event_descriptor().unwrap_or(-1);
-            }
+            fds.iter_mut().zip(&*queues).for_each(|(poll, queue)| poll.fd = queue.descriptor());
         }
         let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
         let millis = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;

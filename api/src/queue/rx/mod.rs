@@ -42,8 +42,6 @@ pub(crate) struct RxCell {
     pub signal: Arc<EventFd>,
     pub called: Arc<AtomicBool>,
     epoll: Epoll,
-    /// The driver's, one of those in `epoll`.
-    event: Option<RawFd>,
     pub port: Arc<PortShared>,
 }
 
@@ -53,12 +51,10 @@ impl RxCell {
         let signal = Arc::new(EventFd::new().map_err(system)?);
         let epoll = Epoll::new().map_err(system)?;
         epoll.add(signal.as_raw_fd()).map_err(system)?;
-        let event = core.driver.event_descriptor();
-        if let Some(fd) = event {
+        if let Some(fd) = core.driver.event_descriptor() {
             epoll.add(fd).map_err(system)?;
         }
-        let (core, called) = (Gated::new(core), Arc::default());
-        Ok(Arc::new(RxCell { core, signal, called, epoll, event, port }))
+        Ok(Arc::new(RxCell { core: Gated::new(core), signal, called: Arc::default(), epoll, port }))
     }
 
     /// Runs a call inside the gate.
@@ -98,11 +94,9 @@ pub(crate) enum Look {
     Poll,
     /// All reasons, and if there is none, the descriptors are left armed.
     Arm,
-    /// The same for a sleep of our own, which knows what ended it: only if the device has told of an event (or the last look is a
-    /// while ago) is it asked for its link, which costs system calls.
+    /// The same for a sleep of our own, which knows that it was woken: only if it was, and there is no frame, is the device asked for
+    /// its link (or if the last look is a while ago), for that costs system calls.
     Sleep {
-        /// It has.
-        told: bool,
         /// Something has ended a sleep.
         woken: bool,
     },
@@ -137,9 +131,9 @@ impl RxQueue {
     /// As [`recv`](RxQueue::recv), but an ended input is [`Wake::Ended`].
     pub fn wait(&mut self, timeout: Duration) -> Result<Wake> {
         let deadline = Instant::now().checked_add(timeout);
-        let (mut told, mut woken) = (false, false);
+        let mut woken = false;
         loop {
-            let look = if timeout.is_zero() { Look::Poll } else { Look::Sleep { told, woken } };
+            let look = if timeout.is_zero() { Look::Poll } else { Look::Sleep { woken } };
             match self.prepare(look)? {
                 Some(wake) => return Ok(wake),
                 None if timeout.is_zero() => return Ok(Wake::Timeout),
@@ -148,10 +142,10 @@ impl RxQueue {
             let left =
                 deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
             let system = |source| Error::os(self.cell.port.title(), "waiting for frames", source);
-            match self.cell.epoll.wait(left, self.cell.event).map_err(system)? {
+            match self.cell.epoll.wait(left).map_err(system)? {
                 Polled::Interrupted => return Ok(Wake::Signal),
-                Polled::Sources { event } => (told, woken) = (event, true),
-                Polled::Nothing => (told, woken) = (false, false),
+                Polled::Sources => woken = true,
+                Polled::Nothing => woken = false,
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 // One more look: a frame may have come with the last tick.
@@ -178,11 +172,6 @@ impl RxQueue {
         self.cell.epoll.as_raw_fd()
     }
 
-    /// Of what that descriptor watches, the one by which the device tells of events.
-    pub(crate) fn event_descriptor(&self) -> Option<RawFd> {
-        self.cell.event
-    }
-
     /// Something that wakes this queue's owner out of `wait`, from any thread.
     pub fn waker(&self) -> Waker {
         Waker { signal: self.cell.signal.clone(), called: self.cell.called.clone() }
@@ -191,10 +180,10 @@ impl RxQueue {
     /// Looks for something to report.
     pub(crate) fn prepare(&self, look: Look) -> Result<Option<Wake>> {
         let cell = &*self.cell;
-        let (arm, told, woken) = match look {
-            Look::Arm => (true, true, true),
-            Look::Sleep { told, woken } => (true, told, woken),
-            Look::Frames | Look::Poll => (false, false, false),
+        let (arm, woken) = match look {
+            Look::Arm => (true, true),
+            Look::Sleep { woken } => (true, woken),
+            Look::Frames | Look::Poll => (false, false),
         };
         if arm {
             // Before any look: whoever signals from now on is seen, by the looks below or by the descriptor.
@@ -215,7 +204,7 @@ impl RxQueue {
                     return Ok(Some(Wake::Ended));
                 }
                 if look != Look::Frames
-                    && let Some(wake) = core.link_change(&cell.port, told)?
+                    && let Some(wake) = core.link_change(&cell.port, woken)?
                 {
                     return Ok(Some(wake));
                 }
@@ -252,7 +241,7 @@ impl RxQueue {
         }
         if woken && cell.signal.drain_in_any_case() {
             // For what it was made readable is to be seen by now.
-            return self.prepare(Look::Sleep { told, woken: false });
+            return self.prepare(Look::Sleep { woken: false });
         }
         Ok(None)
     }
