@@ -61,6 +61,8 @@ pub(crate) struct Started {
     pub attachment: Option<Attachment>,
     /// Memberships live as long as it. None for a port on what was handed over, if this process may not have any.
     pub members: Option<OwnedFd>,
+    /// How many frames the kernel is to have for each receive queue.
+    fill_target: usize,
     _pool: Pool,
     /// For as long as the memory is registered.
     registration: Registration,
@@ -113,6 +115,7 @@ impl XdpPort {
             place: Place { segments: self.segments, tags: None },
             attachment: None,
             members,
+            fill_target: self.fill_target(pool, setup),
             _pool: pool.clone(),
             registration,
         };
@@ -188,7 +191,7 @@ impl XdpPort {
         if let Some(rings) = rx_rings {
             let watch =
                 LinkWatch::new().map_err(|error| self.explain("watching the link", error))?;
-            let target = fill_target(pool, rx_ring, rx_count);
+            let target = started.fill_target;
             let (device, ways) = (started.device.clone(), started.ways);
             let mut driver = XdpRx::new(device, socket.clone(), rings, pool, target, ways, watch);
             // The kernel wants frames before it takes the queue up.
@@ -460,6 +463,19 @@ impl XdpPort {
         Ok(())
     }
 
+    /// How many frames the kernel is to have for each receive queue. Says so, once, if the rings cannot be full.
+    fn fill_target(&mut self, pool: &Pool, setup: &Setup<'_>) -> usize {
+        let (ring, queues) = (setup.rx_ring.next_power_of_two(), usize::from(setup.rx_queues));
+        let target = fill_target(pool.capacity(), pool.free(), ring, queues);
+        if let Some(words) = too_few(target, ring, queues)
+            && queues > 0
+            && !self.said
+        {
+            tracing::warn!("{}: {words}", self.title);
+        }
+        target
+    }
+
     /// Refuses a pool that the kernel does not take, or whose frames are too small.
     fn check_pool(&self, pool: &Pool, setup: &Setup<'_>) -> Result<()> {
         let size = chunk(pool);
@@ -492,11 +508,23 @@ pub(crate) fn statistics(socket: &Socket, sender: Option<&Socket>) -> Statistics
     all
 }
 
-/// How many frames the kernel is to have for a queue: enough for the ring and some more, but of a small pool a quarter at most, so
-/// that two ports leave half of it to the application.
-fn fill_target(pool: &Pool, ring: u32, queues: usize) -> usize {
-    let share = pool.capacity() / (4 * queues.max(1));
+/// How many frames the kernel is to have for each of some receive queues: enough for the ring and some more, but of a small pool
+/// no more than its queues' share of half of the free frames. So whoever shares the pool leaves something, to the next port and
+/// to the application. A pool whose frames are out already is one of which the port may have a quarter, when they come back.
+fn fill_target(capacity: usize, free: usize, ring: u32, queues: usize) -> usize {
+    let share = (free / 2).max(capacity / 4) / queues.max(1);
     ((ring + SPARE) as usize).min(share).max(1)
+}
+
+/// What is to be said of a ring that the pool cannot fill.
+fn too_few(target: usize, ring: u32, queues: usize) -> Option<String> {
+    (target < ring as usize).then(|| {
+        let each = ring as usize * queues * 2;
+        format!(
+            "its pool is too small to fill its receive rings of {ring} frames: they are given {target}. It takes a pool of {each} \
+             frames, and as many more for every other such port that shares it"
+        )
+    })
 }
 
 /// Bytes of a pool frame that the kernel uses: it takes no more than a page, so of larger frames it is the first one.
@@ -504,4 +532,29 @@ pub(crate) fn chunk(pool: &Pool) -> usize {
     // SAFETY: no pointers.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
     pool.frame_size().min(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_has_what_it_can_hold_or_a_share_that_leaves_something() {
+        assert_eq!(fill_target(65536, 65536, 8192, 1), 8192 + 64);
+        // Two ports over one pool: half, and half of the rest.
+        assert_eq!(fill_target(512, 512, 1024, 1), 256);
+        assert_eq!(fill_target(512, 256, 1024, 1), 128);
+        assert_eq!(fill_target(512, 512, 1024, 4), 64);
+        // The application has them all, and gives them back some day.
+        assert_eq!(fill_target(512, 0, 1024, 1), 128);
+        assert_eq!(fill_target(2, 2, 1024, 4), 1);
+    }
+
+    #[test]
+    fn what_a_ring_lacks_is_said_with_the_pool_that_has_it() {
+        assert_eq!(too_few(1024, 1024, 1), None);
+        let words = too_few(512, 8192, 2).unwrap();
+        assert!(words.contains("given 512.") && words.contains("pool of 32768 frames"), "{words}");
+        assert_eq!(fill_target(32768, 32768, 8192, 2), 8192);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyport::pool::PoolConfig;
 use anyport::{Burst, Pool};
 use anyport_netdev::testing::{in_namespace, ip, may_load_programs};
 
@@ -160,5 +161,51 @@ fn between_ports_of_one_pool_nothing_is_copied() {
         other.close().unwrap();
         drop((rx, tx, _rx, _tx));
         assert_eq!(pool.free(), pool.capacity());
+    });
+}
+
+/// Pools as they are worked out for ports fill large rings whole, also where ports share them.
+#[test]
+fn a_pool_made_for_the_ports_fills_their_rings() {
+    in_namespace(|| {
+        ip("link del a0");
+        let many = "numrxqueues 5 numtxqueues 5";
+        ip(&format!("link add a0 {many} type veth peer name a1 {many}"));
+        for name in ["a0", "a1"] {
+            ip(&format!("link set {name} up"));
+        }
+        for (devices, queues) in [(&["a0"][..], 1), (&["a0", "a1"], 1), (&["a0"], 5)] {
+            let open = |device: &&str| {
+                let spec = format!("af_xdp:{device},rx_queues={queues},rx_ring=8192,tx_ring=16");
+                registry().open(&spec).unwrap()
+            };
+            let mut ports: Vec<_> = devices.iter().map(open).collect();
+            let pool = PoolConfig::for_ports(&ports).build().unwrap();
+            let mut started = Vec::new();
+            for port in &mut ports {
+                port.attach(&pool).unwrap();
+                started.push(port.start().unwrap());
+            }
+            let lent = pool.capacity() - pool.free();
+            let rings = devices.len() * queues * 8192;
+            let spare = devices.len() * queues * 64;
+            assert!((rings..=rings + spare).contains(&lent), "{devices:?} {queues}: {lent}");
+            for port in &mut ports {
+                port.stop().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn ports_over_a_small_pool_leave_frames_to_the_application() {
+    in_namespace(|| {
+        let pool = Pool::builder().frames(512).build().unwrap();
+        let mut one = registry().open_with("af_xdp:a0", &pool).unwrap();
+        let _one = one.start().unwrap();
+        assert_eq!(pool.free(), 256);
+        let mut other = registry().open_with("af_xdp:a1", &pool).unwrap();
+        let _other = other.start().unwrap();
+        assert_eq!(pool.free(), 128);
     });
 }
