@@ -41,9 +41,11 @@ pub(crate) struct Keys {
     pub mode: Mode,
     /// Where the program runs: `auto`, `native`, `generic`.
     pub attach: Attach,
-    /// Microseconds for which the driver leaves its work to the port's own calls, so that one core does both; 0: it never does.
+    /// Above 0 the port's own calls do the driver's work, so that one core does both, and the driver leaves it to them if the
+    /// interface's `napi_defer_hard_irqs` and `gro_flush_timeout` are set. The number is the microseconds of `SO_BUSY_POLL`, for
+    /// which a call that waits would look for frames; the port's calls do not wait, and make one round each.
     pub busy_poll: u32,
-    /// Frames that the driver handles in one such call.
+    /// Frames that the driver handles in one such round.
     pub busy_poll_budget: u16,
     /// Every sender's kernel leaves VLAN tags in the frames: for interfaces where that cannot be found out.
     pub tags_in_frames: bool,
