@@ -102,7 +102,8 @@ pub(crate) fn let_go(
         let socket = Socket::new()?;
         // Elsewhere there is no such device either.
         open::check_namespace(interface, title, socket.as_raw_fd()).map_err(io::Error::other)?;
-        socket.register(pool.region(), chunk(&pool))?;
+        // SAFETY: the pool lives longer than the socket, whose rings are given nothing.
+        unsafe { socket.register(pool.region(), chunk(&pool))? };
         let (_fill, _completion) = (socket.fill_ring(1)?, socket.completion_ring(1)?);
         let _receive = socket.receive_ring(1)?;
         let zero_copy = Some(false);
@@ -191,7 +192,8 @@ mod tests {
             let interface = Interface::open("a0").unwrap();
             let pool = Pool::builder().frames(64).build().unwrap();
             let socket = Socket::new().unwrap();
-            socket.register(pool.region(), chunk(&pool)).unwrap();
+            // SAFETY: the pool lives longer than the socket, whose rings are given nothing.
+            unsafe { socket.register(pool.region(), chunk(&pool)) }.unwrap();
             let rings = (socket.fill_ring(64).unwrap(), socket.completion_ring(64).unwrap());
             let receive = socket.receive_ring(64).unwrap();
             let index = interface.index();

@@ -404,10 +404,21 @@ impl Registration {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if other processes of the user leave too little; the system's.
-    pub fn register(&self, title: &str, socket: &Socket, pool: &Pool, chunk: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// As of [`Socket::register`].
+    pub unsafe fn register(
+        &self,
+        title: &str,
+        socket: &Socket,
+        pool: &Pool,
+        chunk: usize,
+    ) -> Result<()> {
         let deadline = Instant::now() + SETTLE;
         loop {
-            let Err(error) = socket.register(pool.region(), chunk) else { return Ok(()) };
+            // SAFETY: the caller vouches for it.
+            let registered = unsafe { socket.register(pool.region(), chunk) };
+            let Err(error) = registered else { return Ok(()) };
             match error.raw_os_error() {
                 Some(libc::ENOBUFS) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));

@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use anyport::pool::PoolRegion;
-use anyport_netdev::sys::{get_option, owned, set_option};
+use anyport_netdev::sys::{get_option, owned, set_number, set_option};
 
 use crate::ring::{Consumer, Memory, Offsets, Producer};
 
@@ -71,11 +71,15 @@ impl Socket {
             .map(Socket)
     }
 
-    /// Makes a pool's memory the socket's. The pool has to live as long as any socket that shares it.
+    /// Makes a pool's memory the socket's.
     ///
     /// # Errors
     /// `ENOBUFS` over the limit of locked memory; `EINVAL` if the kernel does not take frames of that size.
-    pub fn register(&self, region: PoolRegion<'_>, frame_size: usize) -> io::Result<()> {
+    ///
+    /// # Safety
+    /// The pool lives as long as any socket that shares its memory, and the rings of such sockets are given frames alone that are lent
+    /// to them.
+    pub unsafe fn register(&self, region: PoolRegion<'_>, frame_size: usize) -> io::Result<()> {
         // No head room of the driver's own but the kernel's.
         #[repr(C)]
         struct Register {
@@ -95,7 +99,8 @@ impl Socket {
             flags: 0,
             tx_metadata_length: 0,
         };
-        self.set(libc::XDP_UMEM_REG, &register)
+        // SAFETY: the caller vouches for the memory.
+        unsafe { set_option(self.as_raw_fd(), libc::SOL_XDP, libc::XDP_UMEM_REG, &register) }
     }
 
     /// Makes the fill ring.
@@ -150,7 +155,7 @@ impl Socket {
         size: u32,
         of: impl FnOnce(&libc::xdp_mmap_offsets) -> libc::xdp_ring_offset,
     ) -> io::Result<(Arc<Memory>, Offsets)> {
-        self.set(option, &size)?;
+        self.set(option, size)?;
         // SAFETY: plain numbers, for which zero is a value.
         let mut all: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
         let length = get_option(self.as_raw_fd(), libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, &mut all)?;
@@ -217,7 +222,7 @@ impl Socket {
 
     /// Lets one system call send so many frames in copy mode; how many it is.
     pub fn raise_tx_budget(&self, frames: u32) -> u32 {
-        match self.set(MAX_TX_BUDGET, &frames) {
+        match self.set(MAX_TX_BUDGET, frames) {
             Ok(()) => frames,
             Err(_) => TX_BUDGET,
         }
@@ -227,7 +232,7 @@ impl Socket {
     /// `net.core.wmem_max` allows, unless that is less than it is already.
     pub fn set_send_buffer(&self, bytes: libc::c_int) {
         let set = |option, bytes: libc::c_int| {
-            set_option(self.as_raw_fd(), libc::SOL_SOCKET, option, &bytes)
+            set_number(self.as_raw_fd(), libc::SOL_SOCKET, option, bytes)
         };
         if set(libc::SO_SNDBUFFORCE, bytes).is_ok() {
             return;
@@ -257,7 +262,7 @@ impl Socket {
         const SO_PREFER_BUSY_POLL: libc::c_int = 69;
         const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
         let set = |option, value: u32| {
-            set_option(self.as_raw_fd(), libc::SOL_SOCKET, option, &(value as libc::c_int))
+            set_number(self.as_raw_fd(), libc::SOL_SOCKET, option, value as libc::c_int)
         };
         set(SO_PREFER_BUSY_POLL, 1)?;
         set(libc::SO_BUSY_POLL, micros)?;
@@ -315,8 +320,8 @@ impl Socket {
         }
     }
 
-    fn set<T>(&self, option: libc::c_int, value: &T) -> io::Result<()> {
-        set_option(self.as_raw_fd(), libc::SOL_XDP, option, value)
+    fn set(&self, option: libc::c_int, value: u32) -> io::Result<()> {
+        set_number(self.as_raw_fd(), libc::SOL_XDP, option, value as libc::c_int)
     }
 }
 

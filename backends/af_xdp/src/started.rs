@@ -152,7 +152,9 @@ impl XdpPort {
         let may_have_frames = given.is_some();
         let socket = Arc::new(given.map_or_else(Socket::new, Ok).map_err(failed)?);
         if queue == 0 {
-            started.registration.register(&self.title, &socket, pool, chunk(pool))?;
+            // SAFETY: the port keeps the pool until `end` has closed its sockets, and what somebody else has open writes to pages that
+            // the kernel keeps, into frames that are never used again. The drivers give the rings what is lent.
+            unsafe { started.registration.register(&self.title, &socket, pool, chunk(pool))? };
         }
         let fill = socket.fill_ring((rx_ring + SPARE).next_power_of_two()).map_err(failed)?;
         let completion = socket.completion_ring(tx_ring).map_err(failed)?;

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use anyport::MacAddr;
 
 use crate::bpf::Program;
-use crate::sys::{get_option, owned, set_option};
+use crate::sys::{get_option, owned, set_number, set_option};
 
 /// Whether this thread may open a packet socket, as far as CAP_NET_RAW goes.
 ///
@@ -48,7 +48,7 @@ pub fn idle() -> io::Result<OwnedFd> {
 /// # Errors
 /// The system's.
 pub fn ignore_outgoing(fd: RawFd) -> io::Result<()> {
-    set_option(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1 as &libc::c_int)
+    set_number(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)
 }
 
 /// What a membership asks the interface for.
@@ -75,7 +75,8 @@ pub fn membership(fd: RawFd, index: u32, kind: Membership, join: bool) -> io::Re
         mr_address: [0; 8],
     };
     let option = if join { libc::PACKET_ADD_MEMBERSHIP } else { libc::PACKET_DROP_MEMBERSHIP };
-    set_option(fd, libc::SOL_PACKET, option, &request)
+    // SAFETY: no addresses of memory.
+    unsafe { set_option(fd, libc::SOL_PACKET, option, &request) }
 }
 
 /// Lets nothing through.
@@ -114,7 +115,7 @@ pub fn accept_by_address(fd: RawFd, own: MacAddr, promiscuous: bool, snap: u32) 
 /// # Errors
 /// The system's.
 pub fn accept_by_program(fd: RawFd, program: &Program) -> io::Result<()> {
-    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &program.as_raw_fd())
+    set_number(fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
 }
 
 fn op(code: u32, yes: u8, no: u8, value: u32) -> libc::sock_filter {
@@ -128,7 +129,8 @@ fn ret(bytes: u32) -> libc::sock_filter {
 /// Replaces the socket's filter at once; the kernel copies it.
 fn attach(fd: RawFd, filter: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    // SAFETY: the kernel reads the filter within the call, and it is as long as is said.
+    unsafe { set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program) }
 }
 
 /// How many frames the socket's ring had no room for since this was last asked.

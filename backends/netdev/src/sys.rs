@@ -15,11 +15,29 @@ pub fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Sets an option of a socket that is a number. It has no room for an address, so it can do no harm to memory.
+///
+/// # Errors
+/// The system's.
+pub fn set_number(
+    fd: RawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: four bytes hold no address.
+    unsafe { set_option(fd, level, option, &value) }
+}
+
 /// Sets an option of a socket to a plain value, as long as the kernel's structure is.
 ///
 /// # Errors
 /// The system's.
-pub fn set_option<T>(
+///
+/// # Safety
+/// Where the value holds addresses that the kernel reads or writes, then or later, that memory is there for it, as long as the
+/// option is set.
+pub unsafe fn set_option<T>(
     fd: RawFd,
     level: libc::c_int,
     option: libc::c_int,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use anyport_netdev::Interface;
 use anyport_netdev::bpf::asm::{Assembler, Op, Reg, Width};
 use anyport_netdev::bpf::{Kind, Link, Program, Sockets, XdpMode};
-use anyport_netdev::sys::{get_option, owned, set_option};
+use anyport_netdev::sys::{get_option, owned, set_number, set_option};
 
 use super::memory::{Memory, SIZE};
 use super::ring::{Consumer, Producer};
@@ -78,21 +78,33 @@ impl Port {
         let fd = socket.as_raw_fd();
         #[repr(C)]
         struct Register {
-            region: (u64, u64),
+            address: u64,
+            length: u64,
             frame_size: u32,
             headroom: u32,
             flags: u32,
+            // Newer kernels read it; it must not be padding.
+            tx_metadata_length: u32,
         }
-        let register =
-            Register { region: memory.region(), frame_size: SIZE as u32, headroom: 0, flags: 0 };
-        set_option(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &register)?;
+        let (address, length) = memory.region();
+        let register = Register {
+            address,
+            length,
+            frame_size: SIZE as u32,
+            headroom: 0,
+            flags: 0,
+            tx_metadata_length: 0,
+        };
+        // SAFETY: the kernel has the memory's pages for itself, also after they are unmapped here; while they are, only what the
+        // rings have given back is read or written.
+        unsafe { set_option(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &register)? };
         for (ring, size) in [
             (libc::XDP_UMEM_FILL_RING, FILL_RING),
             (libc::XDP_UMEM_COMPLETION_RING, RING),
             (libc::XDP_RX_RING, RING),
             (libc::XDP_TX_RING, RING),
         ] {
-            set_option(fd, libc::SOL_XDP, ring, &size)?;
+            set_number(fd, libc::SOL_XDP, ring, size as libc::c_int)?;
         }
         // SAFETY: plain numbers, for which zero is a value.
         let mut of: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
@@ -103,16 +115,16 @@ impl Port {
         let tx = Producer::map(fd, libc::XDP_PGOFF_TX_RING as u64, &of.tx, RING)?;
         if let Some(frames) = tuning.budget {
             // An older kernel sends 32.
-            let _ = set_option(fd, libc::SOL_XDP, MAX_TX_BUDGET, &frames);
+            let _ = set_number(fd, libc::SOL_XDP, MAX_TX_BUDGET, frames as libc::c_int);
         }
         // Copies on their way are charged to the socket: room for a full ring.
         let bytes: libc::c_int = RING as libc::c_int * 4096;
-        let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes);
+        let _ = set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes);
         if let Some(frames) = tuning.busy_poll {
             let (prefer, micros): (libc::c_int, libc::c_int) = (1, 20);
-            set_option(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &prefer)?;
-            set_option(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &micros)?;
-            set_option(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &frames)?;
+            set_number(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, prefer)?;
+            set_number(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, micros)?;
+            set_number(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, frames as libc::c_int)?;
         }
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,

@@ -101,14 +101,15 @@ fn where_tags_would_be_lost_the_port_is_refused() {
 
 /// A socket that sees what the kernel gets from an interface.
 fn packet_socket_at(name: &str) -> OwnedFd {
-    use anyport_netdev::sys::{owned, set_option};
+    use anyport_netdev::sys::{owned, set_number, set_option};
     use std::os::fd::AsRawFd;
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let socket = owned(unsafe { libc::socket(libc::AF_PACKET, kind, 0) }).unwrap();
-    set_option(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32).unwrap();
+    set_number(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).unwrap();
     let wait = libc::timeval { tv_sec: 20, tv_usec: 0 };
-    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &wait).unwrap();
+    // SAFETY: no addresses.
+    unsafe { set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &wait) }.unwrap();
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
