@@ -6,6 +6,7 @@
 //! | `handed` | what another process has made for this one |
 //! | [`handover`] | for the process that makes it |
 //! | `preflight` | what can be known before a port starts |
+//! | `locked` | the limit of locked memory |
 //! | `port` | opening, settings, counters |
 //! | `started` | starting and stopping |
 //! | `closing` | what shows that the kernel has let go of the memory |
@@ -22,6 +23,7 @@ mod device;
 mod handed;
 pub mod handover;
 mod keys;
+mod locked;
 mod port;
 mod preflight;
 mod program;

@@ -387,4 +387,30 @@ mod tests {
             drop(queues);
         });
     }
+
+    /// A queue that does not come back has a socket open on the memory that the others' frames are in.
+    #[test]
+    fn while_a_queue_has_a_socket_open_no_frame_is_used_again() {
+        in_namespace(|| {
+            if !may_load_programs() {
+                return;
+            }
+            for gone in [false, true] {
+                let pools = [Pool::builder().frames(512).build().unwrap()];
+                let mut port = port(Keys::default());
+                let capability = port.capability();
+                let mut queues = port.start(&Setup::new(&capability, &pools)).unwrap();
+                let lent = pools[0].capacity() - pools[0].free();
+                assert_ne!(lent, 0);
+                queues.rx.clear();
+                if gone {
+                    queues.tx.clear();
+                }
+                port.stop().unwrap();
+                let still = if gone { 0 } else { lent };
+                assert_eq!(pools[0].capacity() - pools[0].free(), still);
+                assert_eq!(port.counters().tx_queues[0].lost, Some(still as u64));
+            }
+        });
+    }
 }

@@ -252,8 +252,9 @@ impl Socket {
         }
     }
 
-    /// Has the driver's work done within this process's system calls (Linux 5.11): up to `budget` frames each time; the driver
-    /// does it by itself again if none has come for `micros` microseconds.
+    /// Has the driver's work done within this process's system calls (Linux 5.11), up to `budget` frames each time, and its
+    /// interrupts left off in between, as far as the interface's `napi_defer_hard_irqs` and `gro_flush_timeout` allow. A call that
+    /// waits would poll for `micros`; those that this type makes do not wait, so any number but 0 is the same to them.
     ///
     /// # Errors
     /// `EPERM` without CAP_NET_ADMIN; `ENOPROTOOPT` before Linux 5.11.
