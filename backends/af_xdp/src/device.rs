@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyport::pool::Lent;
 use anyport::{Counters, Error, Result};
-use anyport_netdev::Interface;
 use anyport_netdev::error::{explain, gone};
+use anyport_netdev::{Ask, Interface};
 
 use crate::ring::Broken;
 use crate::socket::{Socket, Statistics};
@@ -24,17 +24,6 @@ pub(crate) struct Ways {
     pub busy_poll: bool,
     /// Frames may lie in several descriptors.
     pub segments: bool,
-}
-
-/// When the device itself is asked for its carrier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// The flags will do.
-    Never,
-    /// If its flags may be late.
-    IfLate,
-    /// In any case. The answer comes when the kernel has done all that a change of the carrier brings along.
-    Always,
 }
 
 /// The interface of a started port.
@@ -61,9 +50,6 @@ impl Device {
     }
 
     /// Whether frames can pass. `socket` is the one of the queue that asks.
-    ///
-    /// The interface's flags may know of a lost carrier a second late; the device itself does not, but asking it takes the
-    /// kernel's lock on all network configuration, so that is not for every wait (contract T8).
     pub fn link_up(&self, socket: &Socket, ask: Ask) -> Result<bool> {
         if socket.take_error() == Some(libc::ENETDOWN) {
             self.lost.store(true, Ordering::Relaxed);
@@ -73,15 +59,7 @@ impl Device {
         }
         let reading = |error| explain(&self.title, "reading the link", error);
         let flags = self.interface.flags().map_err(reading)?;
-        if !(flags.up && flags.running) {
-            return Ok(false);
-        }
-        let ask = match ask {
-            Ask::Never => false,
-            Ask::IfLate => !self.prompt,
-            Ask::Always => true,
-        };
-        Ok(!ask || self.interface.carrier().map_err(reading)? != Some(false))
+        self.interface.can_pass(flags, self.prompt, ask).map_err(reading)
     }
 
     /// Keeps what a queue that goes has lent, until the kernel has let go of it.

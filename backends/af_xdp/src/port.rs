@@ -263,12 +263,8 @@ impl PortDriver for XdpPort {
     }
 
     fn link(&mut self) -> Result<Link> {
-        let reading = |error| explain(&self.title, "reading the link", error);
-        let interface = self.settings.interface();
-        let flags = interface.flags().map_err(reading)?;
-        let up = flags.up && flags.running && interface.carrier().map_err(reading)? != Some(false);
-        let speed = interface.speed().map_err(reading)?;
-        Ok(Link::new(up).with_speed(speed.mbps, speed.full_duplex))
+        let link = self.settings.interface().link();
+        link.map_err(|error| self.explain("reading the link", error))
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<()> {

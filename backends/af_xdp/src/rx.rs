@@ -11,9 +11,9 @@ use std::sync::Arc;
 use anyport::driver::RxDriver;
 use anyport::pool::Lent;
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
-use anyport_netdev::LinkWatch;
+use anyport_netdev::{Ask, LinkWatch};
 
-use crate::device::{Ask, Device, Ways};
+use crate::device::{Device, Ways};
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};
 

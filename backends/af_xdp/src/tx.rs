@@ -17,8 +17,9 @@ use std::sync::atomic::Ordering;
 use anyport::driver::{Outstanding, TxDriver};
 use anyport::pool::Lent;
 use anyport::{Burst, Packet, Pool, PoolCache, Result};
+use anyport_netdev::Ask;
 
-use crate::device::{Ask, Counts, Device, Ways};
+use crate::device::{Counts, Device, Ways};
 use crate::port::KERNEL_HEADROOM;
 use crate::ring::{Consumer, Producer};
 use crate::socket::{Descriptor, Socket};

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
-use anyport::MacAddr;
+use anyport::{Link, MacAddr};
 
 use crate::sys::{get_option, owned};
 
@@ -30,6 +30,17 @@ pub struct Flags {
     /// There is a carrier, too (`IFF_RUNNING`). For a device that does not hang on another interface, the kernel may notice
     /// the loss of a carrier here only a second after it noticed another change; [`Interface::carrier`] asks the device.
     pub running: bool,
+}
+
+/// When the device itself is asked for its carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// The flags will do.
+    Never,
+    /// If its flags may be late.
+    IfLate,
+    /// In any case. The answer comes when the kernel has done all that a change of the carrier brings along.
+    Always,
 }
 
 impl Interface {
@@ -145,6 +156,35 @@ impl Interface {
         // SAFETY: SIOCGIFFLAGS has filled in the flags.
         let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
         Ok(Flags { up: flags & libc::IFF_UP != 0, running: flags & libc::IFF_RUNNING != 0 })
+    }
+
+    /// Whether frames can pass, by its flags, which were just read, and by its carrier. `prompt` says that flags know of the loss of
+    /// a carrier at once ([`LinkInfo::prompt`](crate::LinkInfo::prompt)); else they may know of it a second late. The device
+    /// itself is not late, but asking it takes the kernel's lock on all network configuration, so that is not for every wait
+    /// (contract T8).
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
+    pub fn can_pass(&self, flags: Flags, prompt: bool, ask: Ask) -> io::Result<bool> {
+        if !(flags.up && flags.running) {
+            return Ok(false);
+        }
+        let ask = match ask {
+            Ask::Never => false,
+            Ask::IfLate => !prompt,
+            Ask::Always => true,
+        };
+        Ok(!ask || self.carrier()? != Some(false))
+    }
+
+    /// State, speed and duplex of its link, as the device itself says (contract M3).
+    ///
+    /// # Errors
+    /// `ENODEV` if the interface is gone; the system's.
+    pub fn link(&self) -> io::Result<Link> {
+        let up = self.can_pass(self.flags()?, false, Ask::Always)?;
+        let speed = self.speed()?;
+        Ok(Link::new(up).with_speed(speed.mbps, speed.full_duplex))
     }
 
     /// Its address now.

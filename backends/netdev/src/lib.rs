@@ -69,7 +69,7 @@ pub mod watch;
 pub mod xdp_attached;
 pub mod xdp_features;
 
-pub use interface::Interface;
+pub use interface::{Ask, Interface};
 pub use links::LinkInfo;
 pub use packet_socket::Membership;
 pub use queueing::Queueing;

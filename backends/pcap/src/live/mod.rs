@@ -34,12 +34,12 @@ use anyport_netdev::error::explain;
 use anyport_netdev::privilege::{Privilege, denied};
 use anyport_netdev::segments::{self, MERGING};
 use anyport_netdev::{
-    Interface, LinkWatch, Queueing, Settings, Silencer, ToKernel, links, open, packet_socket,
+    Ask, Interface, LinkWatch, Queueing, Settings, Silencer, ToKernel, links, open, packet_socket,
     takeover, vlans,
 };
 
 use rx::LiveRx;
-use socket::{Ask, Counts, Filter, Socket};
+use socket::{Counts, Filter, Socket};
 use tx::LiveTx;
 
 /// The longest frame that is offered, in bytes: with its tag it still fits one packet.
@@ -263,16 +263,12 @@ impl PortDriver for LivePort {
     }
 
     fn link(&mut self) -> Result<Link> {
-        let reading = |error| explain(&self.title, "reading the link", error);
-        let interface = self.settings.interface();
-        let flags = interface.flags().map_err(reading)?;
-        let mut up =
-            flags.up && flags.running && interface.carrier().map_err(reading)? != Some(false);
+        let link = self.settings.interface().link();
+        let mut link = link.map_err(|error| self.explain("reading the link", error))?;
         if let Some(socket) = &self.socket {
-            up &= socket.link_up(Ask::IfLate)?;
+            link.up &= socket.link_up(Ask::IfLate)?;
         }
-        let speed = interface.speed().map_err(reading)?;
-        Ok(Link::new(up).with_speed(speed.mbps, speed.full_duplex))
+        Ok(link)
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<()> {

@@ -8,9 +8,9 @@ use anyport::driver::RxDriver;
 use anyport::packet::{Clock, Timestamp, TimestampSource};
 use anyport::time::coarse_ms;
 use anyport::{Burst, Error, PoolCache, Result};
-use anyport_netdev::LinkWatch;
+use anyport_netdev::{Ask, LinkWatch};
 
-use super::socket::{Ask, Socket};
+use super::socket::Socket;
 
 /// How old an answer about the link may be where no change was reported since.
 const LINK_AGE_MS: u64 = 50;

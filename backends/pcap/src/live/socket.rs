@@ -14,7 +14,7 @@ use anyport::{Counters, Error, MacAddr, Result};
 use anyport_netdev::bpf::{Kind, Program};
 use anyport_netdev::error::{explain, gone};
 use anyport_netdev::privilege::{Privilege, denied};
-use anyport_netdev::{Interface, Membership, ToKernel, packet_socket};
+use anyport_netdev::{Ask, Interface, Membership, ToKernel, packet_socket};
 use pcap::{Active, Capture, Precision};
 
 use super::ring::Ring;
@@ -58,17 +58,6 @@ pub(super) struct Filter {
     pub promiscuous: bool,
     /// What goes to the host's stack instead.
     pub to_kernel: ToKernel,
-}
-
-/// When the device itself is asked for its carrier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    /// The flags will do.
-    Never,
-    /// If its flags may be late.
-    IfLate,
-    /// In any case. The answer comes when the kernel has done all that a change of the carrier brings along.
-    Always,
 }
 
 /// A port's socket, from start to stop.
@@ -131,9 +120,6 @@ impl Socket {
     }
 
     /// Whether frames can pass. Opens the capture if it is only now that the interface is up.
-    ///
-    /// The interface's flags may know of a lost carrier a second late; the device itself does not, but asking it takes the
-    /// kernel's lock on all network configuration, so that is not for every wait (contract T8).
     pub fn link_up(&self, ask: Ask) -> Result<bool> {
         let reading = |error| self.explain("reading the link", error);
         if let Some(fd) = self.fd()
@@ -142,15 +128,10 @@ impl Socket {
             return Err(gone(&self.title));
         }
         let flags = self.interface.flags().map_err(reading)?;
-        if !(flags.up && self.open_if_up()? && flags.running) {
+        if !(flags.up && self.open_if_up()?) {
             return Ok(false);
         }
-        let ask = match ask {
-            Ask::Never => false,
-            Ask::IfLate => !self.prompt,
-            Ask::Always => true,
-        };
-        Ok(!ask || self.interface.carrier().map_err(reading)? != Some(false))
+        self.interface.can_pass(flags, self.prompt, ask).map_err(reading)
     }
 
     /// Opens the capture unless it is open; false if the interface is down.

@@ -25,10 +25,10 @@ use std::sync::atomic::Ordering;
 use anyport::driver::{Outstanding, TxDriver};
 use anyport::time::coarse_ms;
 use anyport::{Burst, Error, Packet, PoolCache, Result};
-use anyport_netdev::Queueing;
 use anyport_netdev::error::explain;
+use anyport_netdev::{Ask, Queueing};
 
-use super::socket::{Ask, Socket};
+use super::socket::Socket;
 use crate::batch::{BATCH, Batch};
 
 /// How long the kernel may refuse the burst's first frame before it is asked why.
