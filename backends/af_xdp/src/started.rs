@@ -54,6 +54,8 @@ pub(crate) struct Started {
     /// their queue's.
     pub senders: Vec<Option<Arc<Socket>>>,
     witness: Witness,
+    /// How many of the first sockets may receive.
+    receiving: usize,
     pub ways: Ways,
     /// None where somebody else's program hands frames over.
     pub map: Option<Sockets>,
@@ -101,12 +103,15 @@ impl XdpPort {
             }
             Some(handed) => (None, handed.sockets()?),
         };
+        // One that was handed over may be in a map, whatever this port does with it.
+        let receiving = if self.handed.is_some() { count } else { setup.rx_queues.into() };
         given.reverse();
         let mut started = Started {
             device,
             sockets: Vec::new(),
             senders: Vec::new(),
             witness,
+            receiving,
             ways: Ways {
                 zero_copy: false,
                 busy_poll: self.keys.busy_poll > 0,
@@ -426,10 +431,13 @@ impl XdpPort {
     /// Closes the sockets; why the kernel may have the pool's memory all the same.
     fn has_let_go(&self, started: &mut Started) -> std::result::Result<(), String> {
         let queues = started.sockets.len() as u32;
+        // Nothing is written to memory by what only sends, and what it has not sent `let_go` is asked about below. To watch it would
+        // make it send what is counted as dropped by now.
+        let mut receiving = started.sockets.iter().take(started.receiving);
+        let watched = receiving.try_for_each(|socket| started.witness.watch(socket));
         let senders = started.senders.drain(..).flatten();
         // The others first: the memory is the first one's.
         let sockets: Vec<_> = senders.chain(started.sockets.drain(..).rev()).collect();
-        let watched = sockets.iter().try_for_each(|socket| started.witness.watch(socket));
         let mut used = 0;
         for socket in sockets {
             used += usize::from(Arc::into_inner(socket).is_none());
