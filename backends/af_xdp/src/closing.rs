@@ -1,10 +1,12 @@
-//! What shows that the kernel has let go of a pool's memory (contract L6). Without it a frame is never used again: what the kernel
-//! writes into a frame that has a new owner is corruption.
+//! Stopping, and what shows that the kernel has let go of a pool's memory (contract L6). Without that a frame is never used again:
+//! what the kernel writes into a frame that has a new owner is corruption.
 //!
 //! Traps:
+//! - A look at a socket that sends, as an epoll set takes one when it is added, makes it send.
 //! - Dropping a socket does not close it while somebody else has its descriptor: who handed it over, or a child of any thread of this
 //!   process, between `fork` and `exec`. A [`Witness`] tells.
 //! - Where somebody else is the last to close it, the kernel may be about it still when the witness says that it is closed.
+//!   The first look cannot tell that from this process's own closing if it falls into the same few microseconds.
 //! - In zero-copy mode, and for frames that are on their way, the device has the memory a moment longer than the socket.
 //!   [`let_go`] tells that it has done with a queue. Only success, and that there is no such device any more, shows that; all
 //!   other errors are the attempt's own.
@@ -12,14 +14,100 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyport::Pool;
 use anyport_netdev::sys::owned;
 use anyport_netdev::{Interface, open};
 
+use crate::handed::Handed;
+use crate::port::XdpPort;
 use crate::socket::{Binding, Socket};
-use crate::started::chunk;
+use crate::started::{SETTLE, Started, chunk, statistics};
+
+impl XdpPort {
+    /// Takes away all that [`begin`](XdpPort::begin) has made, and gives the interface back to the host.
+    pub fn end(&mut self) {
+        let Some(mut started) = self.started.take() else { return };
+        if let Some(attachment) = started.attachment.take() {
+            attachment.detach();
+        }
+        if let Some(handed) = &self.handed {
+            handed.clear(started.sockets.len() as u32);
+        }
+        for (queue, socket) in started.sockets.iter().enumerate() {
+            let sender = started.senders.get(queue).and_then(Option::as_deref);
+            self.counts[queue].settle(&statistics(socket, sender), started.ways);
+        }
+        let free = self.has_let_go(&mut started);
+        for mut lent in started.device.take_left() {
+            match &free {
+                // SAFETY: no queue uses the memory any more. Every socket that could receive into it is closed, by whoever had it
+                // open, which the witness has seen; the last to close it was this process, whose call to close returned when the
+                // kernel had unbound it, or else each queue was found free. So it was, too, where the device itself has the
+                // memory, or frames are on their way, which a socket that only sends may have kept.
+                Ok(()) => unsafe { lent.release() },
+                Err(_) => {
+                    if let Some(counts) = self.counts.first() {
+                        counts.lost.fetch_add(lent.frames() as u64, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        if let Err(why) = free {
+            tracing::warn!("{}: frames that the kernel may still use are lost: {why}", self.title);
+        }
+        self.settings.switch_back();
+    }
+
+    /// Closes the sockets; why the kernel may have the pool's memory all the same.
+    fn has_let_go(&self, started: &mut Started) -> std::result::Result<(), String> {
+        let queues = started.sockets.len() as u32;
+        // Nothing is written to memory by what only sends, and what it has not sent `let_go` is asked about below. To watch it would
+        // make it send what is counted as dropped by now.
+        let mut receiving = started.sockets.iter().take(started.receiving);
+        let watched = receiving.try_for_each(|socket| started.witness.watch(socket));
+        let senders = started.senders.drain(..).flatten();
+        // The others first: the memory is the first one's.
+        let sockets: Vec<_> = senders.chain(started.sockets.drain(..).rev()).collect();
+        let mut used = 0;
+        for socket in sockets {
+            used += usize::from(Arc::into_inner(socket).is_none());
+        }
+        if used > 0 {
+            return Err(format!("{used} of its queues have not come back from a call"));
+        }
+        watched
+            .map_err(|error| format!("nothing tells whether its sockets are closed: {error}"))?;
+        let closed = started.witness.wait(Instant::now() + SETTLE);
+        let closed = closed
+            .map_err(|error| format!("nothing tells whether its sockets are closed: {error}"))?;
+        if closed == Closed::No {
+            let why = match self.handed.as_ref().is_some_and(Handed::has_sockets) {
+                true => {
+                    "another process still has a socket open that was handed to this one. Whoever hands a socket over has to close it"
+                }
+                false => {
+                    "another process still has one of its sockets open, a child perhaps that runs no program of its own"
+                }
+            };
+            return Err(why.into());
+        }
+        // Frames to receive into are lent empty.
+        let on_their_way = started.device.left_bytes() > 0;
+        if started.ways.zero_copy || on_their_way || closed == Closed::Elsewhere {
+            let deadline = Instant::now() + SETTLE;
+            for queue in 0..queues {
+                let_go(self.settings.interface(), &self.title, queue, deadline).map_err(
+                    |error| format!("its queue {queue} cannot be taken up again: {error}"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// What became of sockets that this process has closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +136,8 @@ impl Witness {
         owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Witness)
     }
 
-    /// Watches a socket, too, before it is closed. A watched socket costs time for every wakeup, so not before it has to be.
+    /// Watches a socket, too, before it is closed. A watched socket costs time for every wakeup, so not before it has to be,
+    /// and what it has not sent it may send now.
     ///
     /// # Errors
     /// The system's.

@@ -8,8 +8,8 @@
 //! | `preflight` | what can be known before a port starts |
 //! | `locked` | the limit of locked memory |
 //! | `port` | opening, settings, counters |
-//! | `started` | starting and stopping |
-//! | `closing` | what shows that the kernel has let go of the memory |
+//! | `started` | starting |
+//! | `closing` | stopping, and what shows that the kernel has let go of the memory |
 //! | `tags` | VLAN tags stay in the frame |
 //! | `rx`, `tx` | one queue each way |
 //! | `device` | what all queues of a port share |

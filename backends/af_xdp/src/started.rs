@@ -1,4 +1,4 @@
-//! What there is between start and stop.
+//! What there is between start and stop, and how it comes about; how it goes is in [`closing`](crate::closing).
 //!
 //! ```text
 //!   start   rings and frames ─► bind ─► sockets into the map ─► program attached: frames arrive
@@ -17,7 +17,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyport::driver::{DriverQueues, RxDriver, Setup, TxDriver};
@@ -27,9 +26,8 @@ use anyport_netdev::segments::{MERGING, MERGING_HARDWARE};
 use anyport_netdev::xdp_attached::xdp_attached;
 use anyport_netdev::{LinkWatch, Membership, open, packet_socket, vlans};
 
-use crate::closing::{Closed, Witness, let_go};
+use crate::closing::Witness;
 use crate::device::{Device, Ways};
-use crate::handed::Handed;
 use crate::keys::{Attach, Mode};
 use crate::locked::Registration;
 use crate::port::{KERNEL_HEADROOM, LEAST_CHUNK, XdpPort};
@@ -40,7 +38,7 @@ use crate::socket::{Binding, Socket, Statistics};
 use crate::tx::{Limits, XdpTx};
 
 /// How long a queue may stay taken after the socket that had it was closed.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Frames beyond the receive ring's that the kernel is given, to fill while the ring is full.
 const SPARE: u32 = 64;
@@ -53,9 +51,9 @@ pub(crate) struct Started {
     /// Those that only send, of queues that receive as well: nobody polls them (see [`tx`](crate::tx)). They share everything with
     /// their queue's.
     pub senders: Vec<Option<Arc<Socket>>>,
-    witness: Witness,
+    pub witness: Witness,
     /// How many of the first sockets may receive.
-    receiving: usize,
+    pub receiving: usize,
     pub ways: Ways,
     /// None where somebody else's program hands frames over.
     pub map: Option<Sockets>,
@@ -392,86 +390,6 @@ impl XdpPort {
             }
             _ => Err(self.explain("attaching the program", error)),
         }
-    }
-
-    /// Takes away all that [`begin`](XdpPort::begin) has made, and gives the interface back to the host.
-    pub fn end(&mut self) {
-        let Some(mut started) = self.started.take() else { return };
-        if let Some(attachment) = started.attachment.take() {
-            attachment.detach();
-        }
-        if let Some(handed) = &self.handed {
-            handed.clear(started.sockets.len() as u32);
-        }
-        for (queue, socket) in started.sockets.iter().enumerate() {
-            let sender = started.senders.get(queue).and_then(Option::as_deref);
-            self.counts[queue].settle(&statistics(socket, sender), started.ways);
-        }
-        let free = self.has_let_go(&mut started);
-        for mut lent in started.device.take_left() {
-            match &free {
-                // SAFETY: no queue uses the memory any more. Every socket that it was registered with or bound to is closed, by
-                // whoever had it open, which the witness has seen; the last to close it was this process, whose call to close
-                // returned when the kernel had unbound it, or else each queue was found free. So it was, too, where the device
-                // may have reached frames beyond that.
-                Ok(()) => unsafe { lent.release() },
-                Err(_) => {
-                    if let Some(counts) = self.counts.first() {
-                        counts.lost.fetch_add(lent.frames() as u64, Ordering::Relaxed);
-                    }
-                }
-            }
-        }
-        if let Err(why) = free {
-            tracing::warn!("{}: frames that the kernel may still use are lost: {why}", self.title);
-        }
-        self.settings.switch_back();
-    }
-
-    /// Closes the sockets; why the kernel may have the pool's memory all the same.
-    fn has_let_go(&self, started: &mut Started) -> std::result::Result<(), String> {
-        let queues = started.sockets.len() as u32;
-        // Nothing is written to memory by what only sends, and what it has not sent `let_go` is asked about below. To watch it would
-        // make it send what is counted as dropped by now.
-        let mut receiving = started.sockets.iter().take(started.receiving);
-        let watched = receiving.try_for_each(|socket| started.witness.watch(socket));
-        let senders = started.senders.drain(..).flatten();
-        // The others first: the memory is the first one's.
-        let sockets: Vec<_> = senders.chain(started.sockets.drain(..).rev()).collect();
-        let mut used = 0;
-        for socket in sockets {
-            used += usize::from(Arc::into_inner(socket).is_none());
-        }
-        if used > 0 {
-            return Err(format!("{used} of its queues have not come back from a call"));
-        }
-        watched
-            .map_err(|error| format!("nothing tells whether its sockets are closed: {error}"))?;
-        let closed = started.witness.wait(Instant::now() + SETTLE);
-        let closed = closed
-            .map_err(|error| format!("nothing tells whether its sockets are closed: {error}"))?;
-        if closed == Closed::No {
-            let why = match self.handed.as_ref().is_some_and(Handed::has_sockets) {
-                true => {
-                    "another process still has a socket open that was handed to this one. Whoever hands a socket over has to close it"
-                }
-                false => {
-                    "another process still has one of its sockets open, a child perhaps that runs no program of its own"
-                }
-            };
-            return Err(why.into());
-        }
-        // Frames to receive into are lent empty.
-        let on_their_way = started.device.left_bytes() > 0;
-        if started.ways.zero_copy || on_their_way || closed == Closed::Elsewhere {
-            let deadline = Instant::now() + SETTLE;
-            for queue in 0..queues {
-                let_go(self.settings.interface(), &self.title, queue, deadline).map_err(
-                    |error| format!("its queue {queue} cannot be taken up again: {error}"),
-                )?;
-            }
-        }
-        Ok(())
     }
 
     /// How many frames the kernel is to have for each receive queue. Says so, once, if the rings cannot be full.
