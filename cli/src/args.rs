@@ -19,6 +19,8 @@ use crate::values::{self, Cores};
 #[command(name = "anyport", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "\
 Ports:
+  af_xdp:eth0                  a kernel interface through AF_XDP sockets
+  af_xdp:eth0,queues=4         the same with four queue pairs
   pcap:eth0                    a kernel interface through libpcap
   pcap:eth0,rx_ring=4096       the same with a larger receive ring
   pcap:in=a.pcap,out=b.pcapng  capture files as a port

@@ -1,8 +1,8 @@
 //! The backend: what a spec's device and keys make it do.
 
-use anyport::Result;
 use anyport::config::{Schema, Table, from_table, schema_of};
 use anyport::driver::{Backend, DeviceInfo, OpenRequest, PortDriver};
+use anyport::{Error, Result};
 use anyport_netdev::devices::Listing;
 use anyport_netdev::{ToKernel, open};
 
@@ -39,7 +39,18 @@ impl Backend for AfXdp {
     fn check(&self, request: &OpenRequest<'_>) -> Result<()> {
         let title = format!("af_xdp:{}", request.device);
         from_table::<Keys>(&title, request.options)?;
-        ToKernel::parse(&title, &request.config.to_kernel).map(drop)
+        ToKernel::parse(&title, &request.config.to_kernel).map(drop)?;
+        match request.config.shared {
+            false => Ok(()),
+            true => Err(Error::Unsupported {
+                device: title,
+                field: "shared".into(),
+                asked: "true".into(),
+                limit: "a frame goes to an AF_XDP socket or to the host's stack, never to both; `pcap:` can be shared, and \
+                        to_kernel= names what is to stay with the stack"
+                    .into(),
+            }),
+        }
     }
 
     fn lock_key(&self, device: &str, _: &Table) -> Result<Option<String>> {

@@ -168,9 +168,17 @@ pub(crate) fn no_zero_copy(title: &str, driver: &str) -> Error {
     )
 }
 
+/// What a veth wants (`veth_xdp_set`).
+const VETH_QUEUES: &str = "a veth takes a program only while it has as many receive queues as its other end has transmit queues; \
+                           `ethtool -l` shows them, `ethtool -L IFACE rx N tx N`, the same N at both ends, sets them";
+
 /// The driver has no XDP.
 fn no_native(title: &str, driver: &str) -> Error {
-    let limit = format!("{} has no XDP; attach=generic works everywhere", named(driver));
+    let limit = match driver {
+        // It has, but declares none as it is set up.
+        "veth" => VETH_QUEUES.into(),
+        _ => format!("{} has no XDP; attach=generic runs the program behind it", named(driver)),
+    };
     unsupported(title, "attach", "native", limit)
 }
 
@@ -210,7 +218,8 @@ pub(crate) fn refusal(interface: &Interface, error: &io::Error) -> String {
 
 /// The error of attach=native where the driver refuses the program.
 pub(crate) fn refused_native(title: &str, interface: &Interface, error: &io::Error) -> Error {
-    let limit = format!("{}; attach=generic works everywhere", refusal(interface, error));
+    let refusal = refusal(interface, error);
+    let limit = format!("{refusal}; attach=generic runs the program behind the driver");
     unsupported(title, "attach", "native", limit)
 }
 
@@ -321,6 +330,11 @@ fn in_the_way(found: &XdpAttached) -> String {
     )
 }
 
+/// A veth whose ends have different numbers of queues.
+pub(crate) fn unequal_queues(title: &str) -> Error {
+    Error::Backend { device: title.into(), reason: VETH_QUEUES.into() }
+}
+
 /// What the listing of devices says of an interface: words for its description, and what keeps a port with defaults from opening or
 /// starting.
 pub(crate) fn listed(info: &LinkInfo, held: bool) -> More {
@@ -342,8 +356,14 @@ pub(crate) fn listed(info: &LinkInfo, held: bool) -> More {
         error => error.to_string(),
     });
     let obstacles = [attached.as_ref().map(in_the_way), loses, too_long(info), locked::too_much()];
+    let queues = Interface::open(&info.name).and_then(|interface| interface.queues());
+    let queues = queues.ok().filter(|(rx, tx)| *rx.max(tx) > 1);
+    let queues = queues.map(|(rx, tx)| match rx == tx {
+        true => format!("{rx} queues"),
+        false => format!("{rx} receive and {tx} transmit queues"),
+    });
     More {
-        words: words.map(str::to_owned).into_iter().collect(),
+        words: words.map(str::to_owned).into_iter().chain(queues).collect(),
         obstacles: obstacles.into_iter().flatten().collect(),
     }
 }
@@ -395,7 +415,9 @@ mod tests {
             let (error, _) = attach("a0").unwrap_err();
             let Error::Unsupported { field, limit, .. } = &error else { panic!("{error:?}") };
             assert_eq!(field, "attach");
-            for words in ["refuses the program at MTU 1500", "attach=generic works everywhere"] {
+            for words in
+                ["refuses the program at MTU 1500", "attach=generic runs the program behind"]
+            {
                 assert!(limit.contains(words), "{words}: {limit}");
             }
             let command = limit.split('`').nth(1).unwrap().replace("PEER", "a1");

@@ -356,6 +356,14 @@ impl XdpPort {
                 "{title}: {why}. So the program runs behind the driver, which is slower; attach=native insists"
             );
         }
+        let (opened, there) = (started.receiving, self.queues.0 as usize);
+        if opened > 0 && opened < there {
+            tracing::warn!(
+                "{title}: it has {there} receive queues, of which {opened} are opened: what arrives on the others goes to the host's \
+                 stack. rx_queues={there} opens all, `ethtool -L {} rx {opened}` leaves it as many as are opened",
+                self.settings.info().name
+            );
+        }
         let mode = if started.ways.zero_copy { "zero-copy" } else { "copy" };
         tracing::debug!("{title}: {mode} mode, {} queues", started.sockets.len());
         if !switched.is_empty() {
@@ -384,6 +392,7 @@ impl XdpPort {
             Err(error) => error,
         };
         match error.raw_os_error() {
+            Some(libc::ENOSPC) => Err(preflight::unequal_queues(&self.title)),
             Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::E2BIG) => Ok(Some(error)),
             Some(libc::EBUSY | libc::EEXIST) => {
                 Err(preflight::taken(&self.title, self.settings.interface(), error))

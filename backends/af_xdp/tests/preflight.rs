@@ -34,6 +34,15 @@ fn refused(spec: &str) -> Error {
 }
 
 /// Why it opens and does not start.
+/// The error of a port that does not open, or does not start.
+fn opened_or_started(spec: &str) -> String {
+    let pool = Pool::builder().frames(512).build().unwrap();
+    match registry().open_with(spec, &pool) {
+        Ok(mut port) => port.start().map(drop).unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
 fn not_started(spec: &str, frame_size: u32) -> Error {
     let mut port = registry().open_with(spec, &pool(frame_size)).unwrap();
     match port.start() {
@@ -227,12 +236,22 @@ fn what_the_driver_cannot_do_is_refused_by_the_key_that_insists() {
         let words = ["its driver, veth, has no zero-copy", "mode=copy works everywhere"];
         unsupported(&error, ["mode", "zero_copy"], &words);
         let error = refused("af_xdp:b0,attach=native,tags_in_frames=true");
-        let words = ["its driver, bridge, has no XDP", "attach=generic works everywhere"];
+        let words = ["its driver, bridge, has no XDP", "attach=generic runs the program behind"];
         unsupported(&error, ["attach", "native"], &words);
         if early {
             let has = |name: &str, words: &str| device(name).description.ends_with(words);
             assert!(has("a0", ", native XDP"), "{}", device("a0").description);
             assert!(has("b0", ", generic XDP"), "{}", device("b0").description);
+            ip(
+                "link add q0 numrxqueues 4 numtxqueues 4 type veth peer name q1 numrxqueues 4 numtxqueues 4",
+            );
+            assert!(has("q0", ", 4 queues"), "{}", device("q0").description);
+            // Fewer at one end: the other one's driver takes no program.
+            run("ethtool", "-L q1 rx 2 tx 2");
+            for attach in ["auto", "native"] {
+                let refused = opened_or_started(&format!("af_xdp:q1,attach={attach}"));
+                assert!(refused.contains("`ethtool -L IFACE rx N tx N`"), "{attach}: {refused}");
+            }
         }
     });
 }
