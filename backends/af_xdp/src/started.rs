@@ -425,11 +425,13 @@ impl XdpPort {
         }
         let room = (size - KERNEL_HEADROOM) * usize::from(setup.max_segments);
         if setup.max_frame + 4 > room {
+            let needed = (setup.max_frame + 4).div_ceil(size - KERNEL_HEADROOM);
             let limit = format!(
                 "{} bytes: with a tag that is what {} of the pool's frames have room for, behind {KERNEL_HEADROOM} bytes that \
-                 the kernel keeps; make the pool with a larger frame_size, up to a page, or configure max_segments",
+                 the kernel keeps; `max_segments={needed}` takes it (Linux 6.6), or an MTU of {} at most does without",
                 room - 4,
-                setup.max_segments
+                setup.max_segments,
+                room - 4 - 14
             );
             return Err(self.unsupported("max_frame", setup.max_frame.to_string(), limit));
         }
