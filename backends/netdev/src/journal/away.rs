@@ -42,11 +42,20 @@ pub(crate) struct Moved {
 }
 
 impl Journal {
-    /// The entry that was written of this interface in another namespace, if something is still as it was given.
+    /// The entry that was written of this interface in another namespace, or in this one when it had another index, if something is
+    /// still as it was given. (It gets another one when it comes back and somebody else has taken its own.)
     pub fn of_moved(&self, interface: &Interface) -> Option<Moved> {
         let namespace = interface.namespace().ok()?;
         let mut all = self.of_all_namespaces();
-        all.retain(|entry| entry.namespace != namespace);
+        let elsewhere = |entry: &Entry| match entry.namespace == namespace {
+            false => true,
+            // Where its index is another interface's by now, that one is not meant.
+            true => {
+                entry.index != interface.index()
+                    && link(entry.index).map_or(true, |now| entry.is_of(&now).is_none())
+            }
+        };
+        all.retain(elsewhere);
         if all.is_empty() {
             return None;
         }

@@ -173,6 +173,39 @@ fn one_that_was_moved_while_it_was_open_is_named_where_it_is_and_put_back_when_i
 }
 
 #[test]
+fn one_that_returns_with_another_index_is_named() {
+    in_namespace(|| {
+        let (_place, journal, settings, before) = changed();
+        let index = settings.interface().index();
+        // SAFETY: it takes nothing and cannot fail.
+        let thread = || unsafe { libc::syscall(libc::SYS_gettid) };
+        let home = thread();
+        let (go, gone) = std::sync::mpsc::channel();
+        let (there, arrived) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(move || {
+                // SAFETY: no pointers; it changes this thread alone.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+                go.send(thread()).unwrap();
+                arrived.recv().unwrap();
+                run("ip", &format!("link set a0 netns {home}"));
+            });
+            run("ip", &format!("link set a0 netns {}", gone.recv().unwrap()));
+            drop(settings);
+            run("ip", &format!("link add x0 index {index} type veth peer name x1"));
+            there.send(()).unwrap();
+            other.join().unwrap();
+        });
+        let a0 = Interface::open("a0").unwrap();
+        assert_ne!(a0.index(), index);
+        let named = recover_from(&journal, &a0, "test:a0").unwrap();
+        assert!(named.contains(&format!("`ip link set a0 address {}`", before.0)), "{named}");
+        // Whoever has its index now is not meant.
+        assert_eq!(recover_from(&journal, &Interface::open("x0").unwrap(), "test:x0"), None);
+    });
+}
+
+#[test]
 fn what_cannot_be_put_back_stays_written_and_is_named() {
     in_namespace(|| {
         let place = tempfile::tempdir().unwrap();
