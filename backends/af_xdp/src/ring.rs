@@ -348,4 +348,6 @@ impl<T> Drop for Popping<'_, T> {
 }
 
 #[cfg(test)]
+pub(crate) mod plain;
+#[cfg(test)]
 mod tests;

@@ -189,3 +189,78 @@ impl Drop for XdpRx {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use anyport::Error;
+    use anyport_netdev::Interface;
+
+    use super::*;
+    use crate::ring::plain::Plain;
+
+    /// A queue whose kernel is this test: its fill ring's and its receive ring's other sides.
+    struct Played {
+        rx: XdpRx,
+        given: Consumer<u64>,
+        arrived: crate::ring::Producer<Descriptor>,
+        pool: Pool,
+    }
+
+    fn played(segments: bool) -> Played {
+        let pool = Pool::builder().frames(16).build().unwrap();
+        let (fill, receive) = (Plain::<u64>::new(8, 0), Plain::<Descriptor>::new(8, 0));
+        let device = Arc::new(Device::new("af_xdp:x", Interface::open("lo").unwrap(), true));
+        let (one, _) = UnixStream::pair().unwrap();
+        let socket = Arc::new(Socket::from(OwnedFd::from(one)));
+        let rings = (receive.consumer(8), fill.producer(8));
+        let ways = Ways { segments, ..Ways::default() };
+        let watch = LinkWatch::new().unwrap();
+        let rx = XdpRx::new(device, socket, rings, &pool, 4, ways, watch);
+        Played { rx, given: fill.consumer(8), arrived: receive.producer(8), pool }
+    }
+
+    #[test]
+    fn what_a_broken_kernel_says_arrived_is_an_error_and_touches_nothing() {
+        for segments in [false, true] {
+            let Played { mut rx, mut given, mut arrived, pool } = played(segments);
+            let mut cache = pool.cache(0);
+            rx.refill(&mut cache).unwrap();
+            assert_eq!((given.ready(8).unwrap(), pool.free()), (4, 12));
+            let addresses: Vec<u64> = std::iter::from_fn(|| given.pop()).collect();
+            let other =
+                (0..16).map(|frame| frame * 2048).find(|at| !addresses.contains(at)).unwrap();
+            let mut burst = Burst::new();
+            for (addr, len) in [
+                (other + 256, 60),
+                (16 * 2048, 60),
+                (u64::MAX, 60),
+                (1 << 40, 1),
+                (addresses[0] + 256, 2048),
+                (addresses[0] + 2047, 2),
+                (addresses[0], u32::MAX),
+            ] {
+                assert!(arrived.free(1).unwrap() > 0);
+                arrived.push(Descriptor { addr, len, options: 0 });
+                arrived.publish();
+                let error = rx.recv(&mut burst, &mut cache).unwrap_err();
+                assert!(matches!(error, Error::Backend { .. }), "{error}");
+                assert!(error.to_string().contains("receive ring"), "{error}");
+                assert_eq!((burst.len(), pool.free()), (0, 12), "{addr} {len}");
+            }
+            let mut plays = |addr, len| {
+                assert!(arrived.free(1).unwrap() > 0);
+                arrived.push(Descriptor { addr, len, options: 0 });
+                arrived.publish();
+                rx.recv(&mut burst, &mut cache).map(|()| burst.len())
+            };
+            // What was given comes once.
+            assert_eq!(plays(addresses[0] + 256, 60).unwrap(), 1);
+            assert!(plays(addresses[0] + 256, 60).is_err());
+            assert_eq!(plays(addresses[3] + 256, 1792).unwrap(), 2);
+            assert_eq!(burst.iter().map(Packet::len).collect::<Vec<_>>(), [60, 1792]);
+        }
+    }
+}

@@ -293,3 +293,101 @@ impl Drop for XdpTx {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use anyport::Error;
+    use anyport_netdev::Interface;
+
+    use super::*;
+    use crate::ring::plain::Plain;
+
+    /// A queue whose kernel is this test: its transmit ring's and its completion ring's other sides.
+    struct Played {
+        tx: XdpTx,
+        sent: Consumer<Descriptor>,
+        completed: Producer<u64>,
+        transmit: Plain<Descriptor>,
+        pool: Pool,
+        counts: Arc<Counts>,
+    }
+
+    fn played() -> Played {
+        let pool = Pool::builder().frames(16).build().unwrap();
+        let (transmit, completion) = (Plain::<Descriptor>::new(8, 0), Plain::<u64>::new(8, 0));
+        let device = Arc::new(Device::new("af_xdp:x", Interface::open("lo").unwrap(), true));
+        let (one, _) = UnixStream::pair().unwrap();
+        let socket = Arc::new(Socket::from(OwnedFd::from(one)));
+        let rings = (transmit.producer(8), completion.consumer(8));
+        let limits = Limits { most: 8, budget: 32, chunk: 2048, whole: true };
+        // A device that takes frames by itself: so may this test.
+        let ways = Ways { zero_copy: true, segments: true, busy_poll: false };
+        let counts = Arc::<Counts>::default();
+        let tx = XdpTx::new(device, socket, rings, &pool, limits, ways, counts.clone());
+        let (sent, completed) = (transmit.consumer(8), completion.producer(8));
+        Played { tx, sent, completed, transmit, pool, counts }
+    }
+
+    fn burst(pool: &Pool, lengths: &[usize]) -> Burst {
+        let mut burst = Burst::new();
+        for length in lengths {
+            burst.push(pool.packet(&vec![3; *length]).unwrap()).unwrap();
+        }
+        burst
+    }
+
+    #[test]
+    fn packets_and_chains_are_descriptors_and_come_home_when_they_are_completed() {
+        let Played { mut tx, mut sent, mut completed, pool, .. } = played();
+        let mut pools = [pool.cache(0)];
+        let mut burst = burst(&pool, &[60, 3000, 1514]);
+        tx.send(&mut burst, 3, &mut pools).unwrap();
+        assert!(burst.is_empty());
+        assert_eq!(sent.ready(8).unwrap(), 4);
+        let all: Vec<Descriptor> = std::iter::from_fn(|| sent.pop()).collect();
+        let shape: Vec<_> = all.iter().map(|one| (one.len, one.options)).collect();
+        assert_eq!(shape, [(60, 0), (1792, libc::XDP_PKT_CONTD), (1208, 0), (1514, 0)]);
+        sent.release();
+        let left = tx.reclaim(&mut pools).unwrap();
+        assert_eq!((left.packets, left.bytes, pool.free()), (3, 60 + 3000 + 1514, 12));
+        for one in &all {
+            assert!(completed.free(1).unwrap() > 0 && completed.push(one.addr));
+        }
+        completed.publish();
+        assert_eq!(tx.reclaim(&mut pools).unwrap().packets, 0);
+        assert_eq!(pool.free(), 16);
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_chain_in_part() {
+        let Played { mut tx, mut sent, pool, .. } = played();
+        let mut pools = [pool.cache(0)];
+        let mut burst = burst(&pool, &[60, 60, 60, 60, 60, 60, 60, 3000, 60]);
+        tx.send(&mut burst, 9, &mut pools).unwrap();
+        // Seven places are taken, and the chain needs two.
+        assert_eq!((sent.ready(8).unwrap(), burst.len(), burst[0].len()), (7, 2, 3000));
+    }
+
+    #[test]
+    fn what_a_broken_kernel_says_was_sent_is_an_error_and_touches_nothing() {
+        let Played { mut tx, mut completed, transmit, pool, counts, .. } = played();
+        let mut pools = [pool.cache(0)];
+        tx.send(&mut burst(&pool, &[60, 60]), 2, &mut pools).unwrap();
+        for address in [5 * 2048, 16 * 2048, u64::MAX] {
+            assert!(completed.free(1).unwrap() > 0 && completed.push(address));
+            completed.publish();
+            let error = tx.reclaim(&mut pools).unwrap_err();
+            assert!(error.to_string().contains("completion ring"), "{error}");
+            assert_eq!(pool.free(), 14);
+        }
+        // It has consumed what was never there.
+        transmit.word(64).store(100, Ordering::Relaxed);
+        let mut more = burst(&pool, &[60; 8]);
+        let error = tx.send(&mut more, 8, &mut pools).unwrap_err();
+        assert!(matches!(error, Error::Backend { .. }), "{error}");
+        assert_eq!((more.len(), counts.tx_dropped.load(Ordering::Relaxed)), (8, 0));
+    }
+}

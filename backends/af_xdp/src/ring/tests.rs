@@ -4,58 +4,12 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::plain::Plain;
 use super::*;
-
-/// A ring over plain memory, and where its indices are.
-struct Plain {
-    memory: Arc<Memory>,
-    offsets: Offsets,
-}
-
-impl Plain {
-    /// Both indices begin at `start`.
-    fn new(size: u32, start: u32) -> Plain {
-        let offsets = Offsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
-        let len = 192 + size as usize * size_of::<u64>();
-        let words = Box::leak(vec![0u64; len / 8].into_boxed_slice());
-        let base = NonNull::from(&mut *words).cast::<u8>();
-        struct Owner(NonNull<[u64]>);
-        // SAFETY: only freed through it.
-        unsafe impl Send for Owner {}
-        // SAFETY: as above.
-        unsafe impl Sync for Owner {}
-        impl Drop for Owner {
-            fn drop(&mut self) {
-                // SAFETY: leaked above, once.
-                drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-            }
-        }
-        let owner = Box::new(Owner(NonNull::from(words)));
-        // SAFETY: as long as the owner lives; nobody else has the pointer.
-        let memory = Arc::new(unsafe { Memory::new(base, len, owner) });
-        let plain = Plain { memory, offsets };
-        plain.word(0).store(start, Ordering::Relaxed);
-        plain.word(64).store(start, Ordering::Relaxed);
-        plain
-    }
-
-    fn word(&self, offset: u64) -> &AtomicU32 {
-        // SAFETY: within the memory, aligned, and lives as long as `self`.
-        unsafe { self.memory.at::<AtomicU32>(offset, 1).unwrap().as_ref() }
-    }
-
-    fn producer(&self, size: u32) -> Producer<u64> {
-        Producer::new(self.memory.clone(), &self.offsets, size).unwrap()
-    }
-
-    fn consumer(&self, size: u32) -> Consumer<u64> {
-        Consumer::new(self.memory.clone(), &self.offsets, size).unwrap()
-    }
-}
 
 #[test]
 fn what_does_not_lie_in_the_memory_is_no_ring() {
-    let plain = Plain::new(8, 0);
+    let plain = Plain::<u64>::new(8, 0);
     let ring = |offsets: Offsets, size| Ring::<u64>::new(plain.memory.clone(), &offsets, size);
     let good = plain.offsets;
     assert!(ring(good, 8).is_some());
@@ -68,7 +22,7 @@ fn what_does_not_lie_in_the_memory_is_no_ring() {
 
 #[test]
 fn nothing_is_the_kernels_before_it_is_published() {
-    let plain = Plain::new(4, u32::MAX - 1);
+    let plain = Plain::<u64>::new(4, u32::MAX - 1);
     let (mut ours, mut kernel) = (plain.producer(4), plain.consumer(4));
     assert!(ours.push(1) && ours.push(2) && ours.push(3));
     assert_eq!(kernel.ready(1), Ok(0));
@@ -82,7 +36,7 @@ fn nothing_is_the_kernels_before_it_is_published() {
 
 #[test]
 fn what_was_consumed_lately_can_be_seen_until_its_slot_is_written_anew() {
-    let plain = Plain::new(4, u32::MAX - 1);
+    let plain = Plain::<u64>::new(4, u32::MAX - 1);
     let (mut ours, mut kernel) = (plain.producer(4), plain.consumer(4));
     assert!((1..=3).all(|entry| ours.push(entry)));
     ours.publish();
@@ -99,7 +53,7 @@ fn what_was_consumed_lately_can_be_seen_until_its_slot_is_written_anew() {
 
 #[test]
 fn indices_that_cannot_be_are_no_ring_to_begin_with() {
-    let plain = Plain::new(8, 100);
+    let plain = Plain::<u64>::new(8, 100);
     plain.word(64).store(0, Ordering::Relaxed);
     assert!(Producer::<u64>::new(plain.memory.clone(), &plain.offsets, 8).is_none());
     plain.word(64).store(92, Ordering::Relaxed);
@@ -108,7 +62,7 @@ fn indices_that_cannot_be_are_no_ring_to_begin_with() {
 
 #[test]
 fn an_index_that_jumps_is_an_error_and_no_access() {
-    let plain = Plain::new(4, 0);
+    let plain = Plain::<u64>::new(4, 0);
     let (mut ours, mut kernel) = (plain.producer(4), plain.consumer(4));
     // The consumer has consumed what was never there; the producer has produced more than fits.
     plain.word(64).store(1, Ordering::Relaxed);
@@ -123,7 +77,7 @@ fn an_index_that_jumps_is_an_error_and_no_access() {
 
 #[test]
 fn the_kernel_says_when_it_sleeps() {
-    let plain = Plain::new(4, 0);
+    let plain = Plain::<u64>::new(4, 0);
     let ours = plain.producer(4);
     assert!(!ours.needs_wakeup());
     plain.word(128).store(NEED_WAKEUP, Ordering::Relaxed);
@@ -133,7 +87,7 @@ fn the_kernel_says_when_it_sleeps() {
 #[test]
 fn two_threads_lose_nothing() {
     let count = if cfg!(miri) { 200 } else { 100_000 };
-    let plain = Plain::new(8, u32::MAX - 50);
+    let plain = Plain::<u64>::new(8, u32::MAX - 50);
     let (mut ours, mut kernel) = (plain.producer(8), plain.consumer(8));
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -173,7 +127,7 @@ proptest! {
         steps in proptest::collection::vec((0u8..5, 1u32..20), 0..200),
     ) {
         let size = 1 << power;
-        let plain = Plain::new(size, start);
+        let plain = Plain::<u64>::new(size, start);
         let (mut ours, mut kernel) = (plain.producer(size), plain.consumer(size));
         let (mut pushed, mut published, mut popped) = (VecDeque::new(), VecDeque::new(), 0usize);
         let mut number = 0;
