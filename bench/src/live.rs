@@ -10,7 +10,6 @@
 //! Trap: a veth interface takes such frames only while its peer has an XDP program; until then they are lost.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use anyport_netdev::Interface;
@@ -19,33 +18,8 @@ use anyport_netdev::bpf::{Kind, Program};
 
 use crate::bare::{FRAME, frame};
 
-const PROG_TEST_RUN: libc::c_long = 10;
-
-/// `BPF_F_TEST_XDP_LIVE_FRAMES`.
-const LIVE_FRAMES: u32 = 1 << 1;
-
 /// `bpf_redirect(interface, flags)`.
 const REDIRECT: i32 = 23;
-
-/// The kernel's attributes of a run.
-#[repr(C)]
-#[derive(Debug, Default)]
-struct Run {
-    program: u32,
-    verdict: u32,
-    size_in: u32,
-    size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_sizes: [u32; 2],
-    contexts: [u64; 2],
-    flags: u32,
-    cpu: u32,
-    batch: u32,
-    pad: u32,
-}
 
 /// A source of frames.
 #[derive(Debug)]
@@ -72,25 +46,10 @@ impl Source {
     /// # Errors
     /// `EINVAL` or `ENOTSUPP` before Linux 5.18; the system's.
     pub fn send(&self, frames: u32, batch: u32) -> io::Result<()> {
-        let mut run = Run {
-            program: self.program.as_raw_fd() as u32,
-            size_in: FRAME as u32,
-            data_in: self.frame.as_ptr() as u64,
-            repeat: frames,
-            flags: LIVE_FRAMES,
-            batch,
-            ..Run::default()
-        };
-        let size = size_of::<Run>();
-        // SAFETY: the attributes are as long as is said, and point to the frame, which is only read.
-        let done = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut run, size) };
-        match done {
-            0.. => Ok(()),
-            _ => match io::Error::last_os_error() {
-                // A signal, between two frames.
-                error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-                error => Err(error),
-            },
+        match self.program.run_live(&self.frame, frames, batch) {
+            // A signal, between two frames.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
         }
     }
 }

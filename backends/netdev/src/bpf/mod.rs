@@ -153,30 +153,51 @@ impl Program {
     /// # Errors
     /// `EINVAL` for a frame shorter than an Ethernet header; `EPERM` without CAP_BPF; the system's.
     pub fn test_run(&self, frame: &[u8]) -> io::Result<u32> {
-        #[repr(C)]
-        #[derive(Default)]
-        struct Run {
-            program: u32,
-            verdict: u32,
-            size_in: u32,
-            size_out: u32,
-            data_in: u64,
-            data_out: u64,
-            repeat: u32,
-            duration: u32,
-            context: [u32; 2],
-            pointers: [u64; 2],
-            flags: [u32; 4],
-        }
+        self.run(frame, Run::default())
+    }
+
+    /// Runs a program of [`Kind::Xdp`] on a frame, `times` times and so many as `batch` at once (256 at most), and does what it
+    /// says with the frame: what it redirects to an interface leaves there. (Linux 5.18.)
+    ///
+    /// # Errors
+    /// `EINTR` if a signal came between two frames; `EINVAL` or `ENOTSUPP` before Linux 5.18; `EPERM` without CAP_BPF and
+    /// CAP_NET_ADMIN; the system's.
+    pub fn run_live(&self, frame: &[u8], times: u32, batch: u32) -> io::Result<()> {
+        const LIVE_FRAMES: u32 = 1 << 1;
+        self.run(frame, Run { repeat: times, flags: LIVE_FRAMES, batch, ..Run::default() })
+            .map(drop)
+    }
+
+    fn run(&self, frame: &[u8], run: Run) -> io::Result<u32> {
         let mut run = Run {
             program: self.0.as_raw_fd() as u32,
             size_in: frame.len() as u32,
             data_in: frame.as_ptr() as u64,
-            ..Run::default()
+            ..run
         };
         call(PROG_TEST_RUN, &mut run)?;
         Ok(run.verdict)
     }
+}
+
+/// How a program is run without an interface.
+#[repr(C)]
+#[derive(Default)]
+struct Run {
+    program: u32,
+    verdict: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_sizes: [u32; 2],
+    contexts: [u64; 2],
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    pad: u32,
 }
 
 /// A program's attachment, which goes with its last descriptor.
