@@ -82,17 +82,22 @@ impl TxCell {
         if self.outstanding.load(Ordering::Relaxed)
             && let Some(mut core) = self.core.try_enter()
         {
-            let core = &mut *core;
-            let left = core.driver.reclaim(&mut core.caches).unwrap_or_default();
-            self.outstanding.store(left.packets > 0, Ordering::Relaxed);
+            self.reclaim(&mut core);
         }
+    }
+
+    fn reclaim(&self, core: &mut TxCore) {
+        let left = core.driver.reclaim(&mut core.caches).unwrap_or_default();
+        self.outstanding.store(left.packets > 0, Ordering::Relaxed);
     }
 
     /// Gives the caches' frames back, so that none is stranded while the port's owner sleeps (contract P1); whether the device
     /// still has frames, and has to be looked after (contract T2, T6).
     pub fn settle(&self) -> bool {
-        self.sweep();
         if let Some(mut core) = self.core.try_enter() {
+            if self.outstanding.load(Ordering::Relaxed) {
+                self.reclaim(&mut core);
+            }
             core.caches.iter_mut().for_each(PoolCache::flush);
         }
         self.outstanding.load(Ordering::Relaxed)
