@@ -272,8 +272,14 @@ impl PortDriver for LivePort {
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<()> {
+        let before = self.settings.mac();
         self.settings.set_mac(mac)?;
-        self.change_filter(|filter| filter.mac = mac)
+        let changed = self.change_filter(|filter| filter.mac = mac);
+        if changed.is_err() {
+            // The filter goes on with the old one, so the interface has to.
+            self.settings.set_mac(before)?;
+        }
+        changed
     }
 
     fn set_promiscuous(&mut self, on: bool) -> Result<()> {

@@ -1,7 +1,9 @@
 //! The interface as it was found (contract L8), one opener (L2).
 
-use anyport::Error;
-use anyport_netdev::testing::{in_namespace, run};
+use anyport::{Error, MacAddr};
+use anyport_netdev::Interface;
+use anyport_netdev::privilege::Privilege;
+use anyport_netdev::testing::{in_namespace, keep_only, may_load_programs, run};
 
 use crate::common::{open, registry};
 
@@ -57,5 +59,21 @@ fn a_refused_configuration_leaves_it_as_it_was() {
         assert!(error.contains("`rx_ring` = 65536") && error.contains("are the most"), "{error}");
         drop(port);
         assert_eq!(shown("a0"), before);
+    });
+}
+
+#[test]
+fn an_address_that_the_filter_cannot_have_is_not_the_interfaces_either() {
+    in_namespace(|| {
+        if !may_load_programs() {
+            return;
+        }
+        // What names something to stay with the kernel is a program, which takes CAP_BPF each time.
+        let a = open("pcap:a0,to_kernel=arp");
+        let before = a.mac();
+        keep_only(&[Privilege::NetAdmin]);
+        let error = a.port.control().set_mac(MacAddr([2, 0, 0, 0, 0, 0x77])).unwrap_err();
+        assert!(matches!(error, Error::Permission { .. }), "{error:?}");
+        assert_eq!((a.mac(), Interface::open("a0").unwrap().mac().unwrap()), (before, before));
     });
 }
