@@ -84,9 +84,7 @@ impl XdpPort {
         }
         let most_segments = preflight::check_driver(&title, &interface, &keys)?;
         preflight::check_queues(&title, &interface, &info, config)?;
-        if !config.shared {
-            takeover::check(&interface, &title, config.takeover, false)?;
-        }
+        takeover::check(&interface, &title, config.takeover, false)?;
         let settings = Settings::open(interface, &title)?;
         let asking = |error| explain(&title, "asking for driver and queues", error);
         let driver = settings.interface().driver().map_err(asking)?;
@@ -175,21 +173,16 @@ impl XdpPort {
             attachment: Some(attachment), members, map: Some(map), place, ..
         }) = &self.started
         {
-            let switch = filter.promiscuous != self.filter.promiscuous;
-            // More is received before more passes, less after less does.
-            if switch && filter.promiscuous {
-                self.members(members, Membership::Promiscuous, true)?;
-            }
-            let replaced = filter.load(map, place).and_then(|program| attachment.replace(&program));
-            if let Err(error) = replaced {
-                if switch && filter.promiscuous {
-                    let _ = self.members(members, Membership::Promiscuous, false);
-                }
-                return Err(self.explain("changing the program", error));
-            }
-            if switch && !filter.promiscuous {
-                self.members(members, Membership::Promiscuous, false)?;
-            }
+            let changes = filter.promiscuous != self.filter.promiscuous;
+            packet_socket::with_filter(
+                changes.then_some(filter.promiscuous),
+                |on| self.members(members, Membership::Promiscuous, on),
+                || {
+                    let program = filter.load(map, place);
+                    let replaced = program.and_then(|program| attachment.replace(&program));
+                    replaced.map_err(|error| self.explain("changing the program", error))
+                },
+            )?;
         }
         self.filter = filter;
         Ok(())

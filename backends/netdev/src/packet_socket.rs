@@ -79,6 +79,31 @@ pub fn membership(fd: RawFd, index: u32, kind: Membership, join: bool) -> io::Re
     unsafe { set_option(fd, libc::SOL_PACKET, option, &request) }
 }
 
+/// Changes what passes a filter, by `apply`, and with it whether everything is received, if `switch` says so: more is received before
+/// more passes, and less after less does, so that nothing is missed between the two (contract R6). What fails changes nothing.
+///
+/// # Errors
+/// Those of `receive_all`, which joins or leaves, and of `apply`.
+pub fn with_filter<E>(
+    switch: Option<bool>,
+    receive_all: impl Fn(bool) -> Result<(), E>,
+    apply: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
+    if switch == Some(true) {
+        receive_all(true)?;
+    }
+    if let Err(error) = apply() {
+        if switch == Some(true) {
+            let _ = receive_all(false);
+        }
+        return Err(error);
+    }
+    if switch == Some(false) {
+        receive_all(false)?;
+    }
+    Ok(())
+}
+
 /// Lets nothing through.
 ///
 /// # Errors

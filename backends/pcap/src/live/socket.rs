@@ -243,20 +243,12 @@ impl Socket {
     pub fn set_filter(&self, filter: Filter) -> Result<()> {
         let mut now = lock(&self.filter);
         if let Some(fd) = self.fd() {
-            let change = filter.promiscuous != now.promiscuous && !self.needs_promiscuous;
-            // More is received before more passes, less after less does.
-            if change && filter.promiscuous {
-                self.membership(fd, Membership::Promiscuous, true)?;
-            }
-            if let Err(error) = self.apply(fd, &filter) {
-                if change && filter.promiscuous {
-                    let _ = self.membership(fd, Membership::Promiscuous, false);
-                }
-                return Err(error);
-            }
-            if change && !filter.promiscuous {
-                self.membership(fd, Membership::Promiscuous, false)?;
-            }
+            let changes = filter.promiscuous != now.promiscuous && !self.needs_promiscuous;
+            packet_socket::with_filter(
+                changes.then_some(filter.promiscuous),
+                |on| self.membership(fd, Membership::Promiscuous, on),
+                || self.apply(fd, &filter),
+            )?;
         }
         *now = filter;
         Ok(())
