@@ -153,12 +153,14 @@ impl Handover {
                 Err(error) => return Err(failed("loading the program", error)),
             };
             attached = program.attach_xdp(interface.index(), *mode);
-            if attached.is_ok() {
+            let unequal = |error: &io::Error| error.raw_os_error() == Some(libc::ENOSPC);
+            if attached.as_ref().map_or_else(unequal, |_| true) {
                 break;
             }
         }
         let attachment = attached.map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => preflight::taken(&title, &interface, error),
+            Some(libc::ENOSPC) => preflight::unequal_queues(&title),
             _ if modes == [XdpMode::Native] => {
                 preflight::refused_native(&title, &interface, &error)
             }
