@@ -208,8 +208,8 @@ fn an_empty_pool_drops_and_counts_and_recovers() {
 #[test]
 fn what_the_queueing_discipline_has_no_room_for_is_not_taken() {
     in_namespace(|| {
-        // Some 40 frames fit, and 40 leave in a millisecond.
-        run("tc", "qdisc add dev a0 root tbf rate 20mbit burst 4kb limit 3000");
+        // Some 40 frames fit, and 10 leave in a millisecond: fewer than any machine sends.
+        run("tc", "qdisc add dev a0 root tbf rate 5mbit burst 4kb limit 3000");
         let (mut a, mut b) = (open("pcap:a0"), open("pcap:a1,rx_ring=8192"));
         let to = b.mac();
         let frames: Vec<_> = (0..4000).map(|n| frame(to, n, 60)).collect();
